@@ -1,0 +1,316 @@
+// bench_start: what it costs to start a container, measured side by side in one run. benchmarks/run
+// builds it and gives it what it needs; the method is described in docs/performance.md.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <kumiki/core/text.hpp>
+
+#include "support/floor.hpp"
+#include "support/ours.hpp"
+#include "support/peers.hpp"
+#include "support/statistics.hpp"
+
+namespace bench {
+namespace {
+
+struct options {
+    std::string busybox = "/bin/busybox";
+    std::string payload;
+    std::string preload;
+    std::string json;
+    std::vector<std::string> only;
+    std::size_t rounds = 300;
+    bool steps = false;
+
+    bool wants(std::string_view name) const {
+        return only.empty() || std::ranges::find(only, name) != only.end();
+    }
+};
+
+constexpr std::size_t warm_up = 10;
+constexpr const char* small_parent = "kumiki, small parent";
+constexpr const char* large_parent = "kumiki, parent of 1 GiB";
+
+/// One row of the result.
+struct contender {
+    std::string name;
+    std::function<sample()> run;
+    std::vector<double> first{};
+    std::vector<double> released{};
+};
+
+volatile sig_atomic_t interrupted = 0;
+
+/// Lets what the last start left to the kernel's workers run, and the next start find a quiet machine.
+void settle() {
+    const timespec pause{.tv_sec = 0, .tv_nsec = 2'000'000};
+    ::nanosleep(&pause, nullptr);
+}
+
+/// Measures all, interleaved: each round starts every contender once, in an order of its own, so
+/// that none always runs in the wake of the same other.
+void measure(std::vector<contender*> field, std::size_t rounds, std::size_t unmeasured) {
+    std::mt19937_64 random(1);
+    for (std::size_t round = 0; round < unmeasured + rounds && interrupted == 0; ++round) {
+        std::ranges::shuffle(field, random);
+        for (contender* each : field) {
+            const sample one = each->run();
+            settle();
+            if (round < unmeasured) continue;
+            each->first.push_back(one.first);
+            each->released.push_back(one.released);
+        }
+    }
+}
+
+/// Memory of this process that a fork would have to copy the page tables of.
+class ballast {
+  public:
+    explicit ballast(std::size_t size) : size_(size) {
+        void* memory =
+            ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED) sys::check(-1, "mmap");
+        bytes_ = static_cast<volatile char*>(memory);
+        ::madvise(memory, size, MADV_NOHUGEPAGE);
+        for (std::size_t at = 0; at < size; at += 4096) bytes_[at] = 1;
+    }
+    ballast(const ballast&) = delete;
+    ballast& operator=(const ballast&) = delete;
+    ~ballast() { ::munmap(const_cast<char*>(bytes_), size_); }
+
+  private:
+    std::size_t size_;
+    volatile char* bytes_;
+};
+
+/// The same start from a small and a large process, in alternating blocks.
+void measure_parents(contender& small, contender& large, std::size_t rounds) {
+    constexpr std::size_t blocks = 6;
+    constexpr std::size_t settling = 5;  // the caches are full of ballast
+    const std::size_t each = std::max<std::size_t>(rounds / blocks, 5);
+    for (std::size_t block = 0; block < blocks && interrupted == 0; ++block) {
+        measure({&small}, each, settling);
+        const ballast weight(std::size_t{1} << 30);
+        measure({&large}, each, settling);
+    }
+}
+
+std::string cell(std::span<const double> samples) {
+    const summary s = summarise(samples);
+    return fmt::format("{:.2f} ({:.2f} to {:.2f}; {:.2f})", s.median / 1000,
+                       s.lower_quartile / 1000, s.upper_quartile / 1000, s.min / 1000);
+}
+
+std::string cell(const ratio& r) {
+    return fmt::format("{}{:.2f} ({:.2f} to {:.2f})",
+                       r.differs() ? "" : "no difference shown: ", r.value, r.low, r.high);
+}
+
+nlohmann::json to_json(std::span<const double> samples) {
+    const summary s = summarise(samples);
+    return {{"median_us", s.median},
+            {"lower_quartile_us", s.lower_quartile},
+            {"upper_quartile_us", s.upper_quartile},
+            {"min_us", s.min},
+            {"samples_us", std::vector<double>(samples.begin(), samples.end())}};
+}
+
+nlohmann::json to_json(const ratio& r) {
+    return {{"ratio", r.value}, {"low_95", r.low}, {"high_95", r.high}, {"differs", r.differs()}};
+}
+
+/// Says so when others keep the processors busy: then the figures are of the scheduler, too.
+void warn_of_load() {
+    double load = 0;
+    if (::getloadavg(&load, 1) == 1 && load > 0.5)
+        fmt::print(stderr,
+                   "The load average is {:.1f}: other programs are running. They lengthen every "
+                   "wait,\nwhich brings all ratios closer to 1: measure on a quiet machine.\n",
+                   load);
+}
+
+/// Both tables and their JSON.
+nlohmann::json report(const std::map<std::string, contender>& field) {
+    utsname system{};
+    ::uname(&system);
+    const unsigned processors = std::thread::hardware_concurrency();
+    nlohmann::json json{{"kernel", system.release}, {"processors", processors}, {"unit", "us"}};
+    fmt::print(
+        "\nLinux {}, {} processors. Milliseconds: median (quartiles; minimum).\n\n"
+        "| start | samples | to the payload's first instruction | to all released |\n"
+        "|---|---|---|---|\n",
+        system.release, processors);
+    for (const char* name : {"bare", "kumiki", "bwrap", "crun", "runc", "bare+net", "kumiki+net",
+                             small_parent, large_parent}) {
+        const auto at = field.find(name);
+        if (at == field.end() || at->second.first.empty()) continue;
+        const contender& each = at->second;
+        fmt::print("| {} | {} | {} | {} |\n", name, each.first.size(), cell(each.first),
+                   cell(each.released));
+        json["starts"][name] = {{"first", to_json(each.first)},
+                                {"released", to_json(each.released)}};
+    }
+    fmt::print(
+        "\nRatios of medians (95 % bootstrap interval):\n\n"
+        "| ratio | to the payload's first instruction | to all released |\n|---|---|---|\n");
+    static constexpr const char* pairs[][2] = {
+        {"kumiki", "bare"},           {"kumiki+net", "bare+net"}, {"kumiki+net", "kumiki"},
+        {"bwrap", "kumiki"},          {"crun", "kumiki"},         {"runc", "kumiki"},
+        {large_parent, small_parent}, {"bare+net", "bare"},       {"crun", "bare"}};
+    for (const auto& [above, below] : pairs) {
+        const auto a = field.find(above);
+        const auto b = field.find(below);
+        if (a == field.end() || b == field.end() || a->second.first.empty()) continue;
+        const ratio first = ratio_of_medians(a->second.first, b->second.first);
+        const ratio released = ratio_of_medians(a->second.released, b->second.released);
+        fmt::print("| {} / {} | {} | {} |\n", above, below, cell(first), cell(released));
+        json["ratios"][fmt::format("{} / {}", above, below)] = {{"first", to_json(first)},
+                                                                {"released", to_json(released)}};
+    }
+    return json;
+}
+
+/// Where the floor's time goes: the median of each step.
+void print_steps(floor_start& floor, std::size_t rounds) {
+    std::vector<std::pair<std::string, std::vector<double>>> all;
+    for (std::size_t round = 0; round < rounds && interrupted == 0; ++round) {
+        floor.run();
+        settle();
+        const steps& stamps = floor.stamps();
+        all.resize(stamps.count - 1);
+        for (std::size_t i = 0; i + 1 < stamps.count; ++i) {
+            all[i].first = stamps.stamps[i].name;
+            all[i].second.push_back(
+                static_cast<double>(stamps.stamps[i + 1].at - stamps.stamps[i].at));
+        }
+    }
+    fmt::print(
+        "\nThe floor step by step, microseconds:\n\n| step | median | minimum |\n|---|---|---|\n");
+    for (const auto& [name, samples] : all) {
+        const summary s = summarise(samples);
+        fmt::print("| {} | {:.0f} | {:.0f} |\n", name, s.median / 1000, s.min / 1000);
+    }
+}
+
+void run(const options& wanted) {
+    const place where(wanted.busybox, wanted.payload);
+    floor_network network;
+    floor_start bare(where, nullptr);
+    floor_start bare_net(where, &network);
+    kumiki_start ours(where);
+    std::vector<std::unique_ptr<peer>> peers;
+    std::map<std::string, contender> field;
+    const auto enter = [&](const char* name, std::function<sample()> start) {
+        if (wanted.wants(name)) field[name] = {.name = name, .run = std::move(start)};
+    };
+    const auto enter_peer = [&](const char* name, const char* program, const auto& make) {
+        if (!wanted.wants(name)) return;
+        if (!fs::exists(program))
+            return fmt::print(stderr, "{} is not there: left out.\n", program);
+        peers.push_back(std::make_unique<peer>(make(program)));
+        enter(name, [one = peers.back().get()] { return one->run(); });
+    };
+    enter("bare", [&] { return bare.run(); });
+    enter("bare+net", [&] { return bare_net.run(); });
+    enter("kumiki", [&] { return ours.run(false); });
+    enter("kumiki+net", [&] { return ours.run(true); });
+    enter_peer("crun", "/usr/bin/crun", [&](const char* program) {
+        return oci_peer(where, program, "crun", wanted.preload);
+    });
+    enter_peer("runc", "/usr/sbin/runc", [&](const char* program) {
+        return oci_peer(where, program, "runc", wanted.preload);
+    });
+    enter_peer("bwrap", "/usr/bin/bwrap",
+               [&](const char* program) { return bwrap_peer(where, program, bare.filter()); });
+
+    warn_of_load();
+    std::vector<contender*> together;
+    for (auto& [name, each] : field) together.push_back(&each);
+    measure(together, wanted.rounds, warm_up);
+    if (wanted.wants("parent")) {
+        for (const char* name : {small_parent, large_parent})
+            field[name] = {.name = name, .run = [&] { return ours.run(false); }};
+        measure_parents(field[small_parent], field[large_parent], wanted.rounds / 2);
+    }
+    const nlohmann::json json = report(field);
+    if (!wanted.json.empty()) std::ofstream(wanted.json) << json.dump(1) << '\n';
+    if (wanted.steps) {
+        print_steps(bare_net, wanted.rounds / 2);
+        fmt::print("\nThe last start of kumiki:\n\n{}", to_string(ours.line()));
+    }
+}
+
+constexpr const char* usage =
+    "bench_start --payload FILE [--rounds N] [--only NAME]... [--steps] [--json FILE]\n"
+    "            [--busybox FILE] [--preload LIBRARY]\n"
+    "NAME is bare, bare+net, kumiki, kumiki+net, crun, runc, bwrap or parent.\n";
+
+bool parse(int argc, char** argv, options& to) {
+    for (int i = 1; i < argc; ++i) {
+        const std::string_view option = argv[i];
+        if (option == "--steps") {
+            to.steps = true;
+            continue;
+        }
+        if (i + 1 == argc) return false;
+        const std::string value = argv[++i];
+        if (option == "--payload")
+            to.payload = value;
+        else if (option == "--busybox")
+            to.busybox = value;
+        else if (option == "--preload")
+            to.preload = value;
+        else if (option == "--json")
+            to.json = fs::absolute(value);
+        else if (option == "--only")
+            to.only.push_back(value);
+        else if (option == "--rounds")
+            to.rounds = kumiki::parse_number<std::size_t>(value).value_or(0);
+        else
+            return false;
+    }
+    return !to.payload.empty() && to.rounds > 0;
+}
+
+}  // namespace
+}  // namespace bench
+
+int main(int argc, char** argv) {
+    bench::options wanted;
+    try {
+        if (!bench::parse(argc, argv, wanted)) {
+            fmt::print(stderr, "{}", bench::usage);
+            return 2;
+        }
+        struct sigaction stop{};
+        stop.sa_handler = [](int) { bench::interrupted = 1; };
+        ::sigaction(SIGINT, &stop, nullptr);
+        ::sigaction(SIGTERM, &stop, nullptr);
+        bench::run(wanted);
+        return bench::interrupted != 0 ? 130 : 0;
+    } catch (const std::exception& failure) {
+        fmt::print(stderr, "bench_start: {}\n", failure.what());
+        return 1;
+    }
+}

@@ -1,0 +1,202 @@
+// What is common to everything that a task can wait for: its place in the scheduler's table, the
+// task to resume, the stop callback, and the order in which these end.
+//
+// An operation lives in the frame of the coroutine that awaits it, so it needs no memory of its
+// own. The kernel knows it by a slot and a generation and never by its address, and its destructor
+// cancels it and waits for the kernel's last word: nothing is written into a freed frame.
+#pragma once
+
+#include <cerrno>
+#include <coroutine>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <source_location>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <kumiki/async/promise.hpp>
+#include <kumiki/async/remote_queue.hpp>
+#include <kumiki/core/error.hpp>
+
+namespace kumiki::inline v0::detail {
+
+class operation;
+
+/// The operations in flight, by an id that is not used again: slot index and generation.
+class operation_table {
+  public:
+    std::uint64_t insert(operation& of) {
+        if (free_ == slots_.size()) slots_.push_back({nullptr, 1, free_ + 1});
+        const std::uint32_t index = free_;
+        slot& place = slots_[index];
+        free_ = place.next_free;
+        place.of = &of;
+        ++size_;
+        return std::uint64_t{place.generation} << 32 | index;
+    }
+    /// Null for an id whose operation is over.
+    operation* find(std::uint64_t id) const noexcept {
+        const auto index = static_cast<std::uint32_t>(id);
+        if (index >= slots_.size() || slots_[index].generation != id >> 32) return nullptr;
+        return slots_[index].of;
+    }
+    void erase(std::uint64_t id) noexcept {
+        const auto index = static_cast<std::uint32_t>(id);
+        slot& place = slots_[index];
+        place.of = nullptr;
+        if (++place.generation == 0) place.generation = 1;  // generation 0 is for the ring's own
+        place.next_free = free_;
+        free_ = index;
+        --size_;
+    }
+    std::size_t size() const noexcept { return size_; }
+    /// Any operation that is in flight; null when there is none.
+    operation* any() const noexcept {
+        for (const slot& place : slots_)
+            if (place.of != nullptr) return place.of;
+        return nullptr;
+    }
+
+  private:
+    struct slot {
+        operation* of;
+        std::uint32_t generation;
+        std::uint32_t next_free;
+    };
+    std::vector<slot> slots_;
+    std::uint32_t free_ = 0;
+    std::size_t size_ = 0;
+};
+
+/// The part of a scheduler that operations know.
+struct loop_core {
+    ready_queue ready;
+    operation_table operations;
+    remote_queue remote;
+    const std::thread::id owner = std::this_thread::get_id();
+};
+
+/// The base of the awaitables of the scheduler.
+class operation : public posted_work {
+  public:
+    bool await_ready() const noexcept { return false; }
+    template <kumiki_promise Promise>
+    bool await_suspend(std::coroutine_handle<Promise> handle) {
+        return start(handle.promise());
+    }
+
+    /// Asks the operation to end early. On the scheduler's thread.
+    void request_cancel() noexcept {
+        if (!in_flight() || cancel_requested_) return;
+        cancel_requested_ = true;
+        cancel();
+    }
+    /// The operation is over: `result` is a count, or a negative errno value.
+    void finish(int result) noexcept {
+        loop_->operations.erase(id_);
+        id_ = 0;
+        result_ = result;
+        if (waiter_ != nullptr) loop_->ready.push_back(*std::exchange(waiter_, nullptr));
+    }
+    /// For the end of the scheduler: waits for the operation's end and forgets the waiting task.
+    void abandon() noexcept {
+        detach();
+        waiter_ = nullptr;
+        if (!in_flight()) return;
+        request_cancel();
+        drain();
+    }
+    std::uint64_t id() const noexcept { return id_; }
+    bool in_flight() const noexcept { return id_ != 0; }
+    bool cancel_requested() const noexcept { return cancel_requested_; }
+
+  protected:
+    operation(loop_core& loop, std::source_location where) noexcept : loop_(&loop), where_(where) {}
+    /// Only before it was awaited.
+    operation(operation&& other) noexcept : loop_(other.loop_), where_(other.where_) {
+        if (other.in_flight()) fatal("an operation was moved while it is in flight");
+    }
+    ~operation() = default;  // a derived destructor calls abandon() first
+
+    /// Starts it; may finish() at once.
+    virtual void begin() = 0;
+    /// Makes it finish() soon; not called twice.
+    virtual void cancel() noexcept = 0;
+    /// Returns when it is over.
+    virtual void drain() noexcept = 0;
+
+    /// The result, in the awaiting task. Errors: `cancelled`.
+    int take_result() {
+        detach();
+        if (cancel_requested_ && (result_ == -ECANCELED || result_ == -EINTR)) throw cancelled();
+        return result_;
+    }
+    /// As above, with negative results thrown as kumiki::error.
+    int take_checked(const char* name, int fd) {
+        const int result = take_result();
+        if (result >= 0) return result;
+        throw error(-result, {.operation = name, .object = "descriptor " + std::to_string(fd)},
+                    where_);
+    }
+    loop_core& loop() const noexcept { return *loop_; }
+    int raw_result() const noexcept { return result_; }
+
+  private:
+    struct canceller {
+        operation* of;
+        void operator()() const noexcept {
+            if (std::this_thread::get_id() == of->loop_->owner)
+                of->request_cancel();
+            else
+                of->loop_->remote.push(*of);
+        }
+    };
+
+    bool start(promise_base& task) {
+        if (std::this_thread::get_id() != loop_->owner)
+            fatal("an operation was awaited on a thread that is not its scheduler's");
+        if (task.queue != &loop_->ready)
+            fatal("an operation of one scheduler was awaited in a task of another");
+        if (in_flight()) fatal("an operation was awaited twice");
+        if (task.stop->stop_requested()) {
+            cancel_requested_ = true;
+            result_ = -ECANCELED;
+            return false;
+        }
+        id_ = loop_->operations.insert(*this);
+        waiter_ = &task;
+        try {
+            begin();
+        } catch (...) {
+            loop_->operations.erase(id_);
+            id_ = 0;
+            waiter_ = nullptr;
+            throw;
+        }
+        if (in_flight() && task.stop->stop_possible())
+            on_stop_.emplace(*task.stop, canceller{this});
+        return true;
+    }
+    /// No stop arrives after this, from any thread.
+    void detach() noexcept {
+        if (!on_stop_) return;
+        on_stop_.reset();
+        loop_->remote.remove(*this);
+    }
+    void run_posted() noexcept override { request_cancel(); }
+    void discard_posted() noexcept override {}
+
+    loop_core* loop_;
+    promise_base* waiter_ = nullptr;
+    std::uint64_t id_ = 0;
+    int result_ = -ECANCELED;
+    bool cancel_requested_ = false;
+    std::source_location where_;
+    std::optional<std::stop_callback<canceller>> on_stop_;
+};
+
+}  // namespace kumiki::inline v0::detail

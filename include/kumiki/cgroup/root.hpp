@@ -1,0 +1,198 @@
+// The group under which a program keeps the groups it makes ("kumiki"), below the hierarchy's root
+// or the group that was delegated to this user; and the enabling of controllers down to it.
+//
+// No process is ever moved and no controller ever disabled: what is enabled at the root stays so,
+// as other groups may have begun to depend on it. Several programs may share the group: the last
+// one that leaves removes it. Controllers are looked up once and remembered.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <kumiki/cgroup/cgroup.hpp>
+#include <kumiki/cgroup/controller.hpp>
+#include <kumiki/cgroup/hierarchy.hpp>
+#include <kumiki/cgroup/limits.hpp>
+#include <kumiki/core/error.hpp>
+#include <kumiki/core/observer.hpp>
+#include <kumiki/core/text.hpp>
+#include <kumiki/core/unique_fd.hpp>
+#include <kumiki/sys/check.hpp>
+#include <kumiki/sys/file.hpp>
+
+namespace kumiki::inline v0 {
+
+/// Makes groups with limits. Not for use by several threads at once: each can have its own.
+class cgroup_root {
+  public:
+    /// Below the hierarchy's root if this process may write there, else below its own group.
+    /// Errors: unsupported without cgroup v2, or without a group that may be written to.
+    static cgroup_root open(std::string_view name = "kumiki") {
+        auto hierarchy = cgroup_hierarchy::find();
+        const cgroup2_mount& mount = hierarchy.mount();
+        const auto may_write = [](const std::string& directory) {
+            return ::faccessat(AT_FDCWD, directory.c_str(), W_OK, AT_EACCESS) == 0;
+        };
+        std::string base = mount.mount_point;
+        if (!may_write(base)) base = hierarchy.own_directory().value_or("");
+        if (mount.read_only || base.empty() || !may_write(base))
+            throw unsupported(
+                0, {.operation = "make control groups",
+                    .object = "in " + mount.mount_point,
+                    .remedy = mount.read_only
+                                  ? "It is mounted read-only: a container needs a group delegated "
+                                    "to it and a writable mount."
+                                  : "It takes root, or a group that was delegated to this user "
+                                    "(systemd-run --user --scope -p Delegate=yes COMMAND)."});
+        return cgroup_root(std::move(hierarchy), cgroup::open(std::move(base)), name);
+    }
+    /// Below the group at `directory`, which was delegated for the purpose.
+    static cgroup_root open_below(std::string directory, std::string_view name = "kumiki") {
+        return cgroup_root(cgroup_hierarchy::find(), cgroup::open(std::move(directory)), name);
+    }
+    cgroup_root(cgroup_root&&) noexcept = default;
+    cgroup_root& operator=(cgroup_root&&) = delete;
+    /// Removes the group if nobody has groups in it any more.
+    ~cgroup_root() {
+        if (!group_) return;
+        detail::release_quietly(
+            [&] { detail::try_remove_group(base_.fd(), name_, group_.path()); });
+    }
+
+    const cgroup_hierarchy& hierarchy() const noexcept { return hierarchy_; }
+    /// The group that holds those which are made here.
+    const cgroup& group() const noexcept { return group_; }
+    /// The controllers that limits can be set for.
+    controllers available() const { return base_.available(); }
+
+    /// Creates a group with its limits in force; it is owned by the handle.
+    ///
+    /// Cost: two system calls, and three for each setting.
+    /// Errors: cgroup_name_taken; unsupported for a missing controller, with the ancestor that
+    /// lacks it; a refused value. Nothing is left behind then.
+    cgroup create(std::string_view name, const resource_limits& limits = {}) {
+        return create_with(name, settings_of(limits));
+    }
+    /// The same from settings_of(), for who starts many groups with the same limits.
+    cgroup create_with(std::string_view name, const std::vector<cgroup_setting>& settings) {
+        detail::require_group_name(name);
+        const controllers needed = controllers_of(settings);
+        for (int attempt = 0;; ++attempt) {
+            try {
+                require(needed);
+                cgroup made = cgroup::create(group_, name);
+                write_settings(made, settings);
+                return made;
+            } catch (const error& failure) {
+                // Another program that was the last to use the group may just have removed it.
+                const int code = failure.errno_value();
+                if ((code != ENOENT && code != ENODEV) || attempt == 8 || is_there()) throw;
+                reopen();
+            }
+        }
+    }
+
+    /// Enables controllers for the groups that are made here.
+    /// Errors: as create().
+    void require(controllers wanted) {
+        if (has(enabled_, wanted)) return;
+        if (const controllers missing = wanted & ~base_.available(); missing != controllers::none)
+            throw_missing(missing);
+        enable(base_, wanted);
+        enable(group_, wanted);
+        enabled_ |= wanted;
+    }
+
+  private:
+    cgroup_root(cgroup_hierarchy hierarchy, cgroup base, std::string_view name)
+        : hierarchy_(std::move(hierarchy)), base_(std::move(base)), name_(name) {
+        detail::require_group_name(name);
+        reopen();
+    }
+
+    /// Makes the group, or takes the one that is there; several programs may do so at once.
+    void reopen() {
+        enabled_ = controllers::none;
+        const std::string path = base_.path() + '/' + name_;
+        for (int attempt = 0;; ++attempt) {
+            const int made = ::mkdirat(base_.fd(), name_.c_str(), 0755);
+            if (made != 0 && errno != EEXIST)
+                sys::check(made, [&] {
+                    return error_context{.operation = "create control group",
+                                         .object = path,
+                                         .remedy = detail::write_remedy(errno, {})};
+                });
+            try {
+                group_ = cgroup::open(base_, name_);
+                return;
+            } catch (const error& failure) {
+                if (failure.errno_value() != ENOENT || attempt == 8) throw;
+            }
+        }
+    }
+    /// True when the group that is held is still the one of its name.
+    bool is_there() const {
+        struct stat now{};
+        return ::fstatat(base_.fd(), name_.c_str(), &now, 0) == 0 && now.st_ino == group_.id();
+    }
+    static void enable(const cgroup& group, controllers wanted) {
+        std::string text;
+        for_each_controller(wanted & ~group.enabled(), [&](const controller_info& controller) {
+            text += (text.empty() ? "+" : " +") + std::string(controller.name);
+        });
+        if (text.empty()) return;
+        // Only the hierarchy's root, which has no type, may have processes beside groups. Asked
+        // before the kernel is: it would make the group a threaded one for cpu, cpuset and pids.
+        if (group.try_read("cgroup.type") && !group.procs().empty())
+            throw error(EBUSY, {.operation = "write '" + text + "' to",
+                                .object = group.path() + "/cgroup.subtree_control",
+                                .remedy = "Processes are in this group itself, so it cannot hand "
+                                          "controllers on, and kumiki does not move them: start "
+                                          "the program in a group below it (systemd: Delegate=yes "
+                                          "and DelegateSubgroup=main), or move them to one."});
+        group.write("cgroup.subtree_control", text);
+    }
+    [[noreturn]] static void refuse(controllers lacking, const std::string& where,
+                                    std::string why) {
+        throw unsupported(
+            0, {.operation = "enable the controllers (" + to_string(lacking) + ") for groups below",
+                .object = where,
+                .remedy = std::move(why)});
+    }
+    /// Names the topmost group on the way down to the base that lacks one of the controllers.
+    [[noreturn]] void throw_missing(controllers missing) const {
+        std::string path = hierarchy_.mount().mount_point;
+        if (!is_path_within(base_.path(), path))
+            refuse(missing, base_.path(), "cgroup.controllers of this group does not list it.");
+        const controllers at_top = cgroup::open(path).available();
+        if (const controllers lacking = missing & ~at_top; lacking != controllers::none)
+            refuse(lacking, path, hierarchy_.explain_missing(lacking));
+        // The root has them: so some group between does not hand them on.
+        std::string_view rest = std::string_view(base_.path()).substr(path.size());
+        while (const auto part = next_field(rest, '/')) {
+            if (part->empty()) continue;
+            const controllers lacking = missing & ~cgroup::open(path).enabled();
+            if (lacking != controllers::none)
+                refuse(lacking, path,
+                       "Its cgroup.subtree_control does not list it: the group's owner enables "
+                       "it there (systemd: Delegate=yes on the unit).");
+            path += '/' + std::string(*part);
+        }
+        refuse(missing, base_.path(), "It was taken away from the group just now.");
+    }
+
+    cgroup_hierarchy hierarchy_;
+    cgroup base_;
+    std::string name_;
+    cgroup group_;
+    controllers enabled_ = controllers::none;
+};
+
+}  // namespace kumiki::inline v0

@@ -1,0 +1,131 @@
+// A child on its way to its execve, as the supervisor holds it: asked for, born, and given up in a
+// way that leaves nothing, whatever it is doing.
+#pragma once
+
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <optional>
+#include <utility>
+
+#include <kumiki/container/encode.hpp>
+#include <kumiki/container/spawner.hpp>
+#include <kumiki/core/observer.hpp>
+#include <kumiki/core/unique_fd.hpp>
+#include <kumiki/sys/pidfd.hpp>
+
+namespace kumiki::inline v0::detail {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool is_sanitized = true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||                         \
+    __has_feature(memory_sanitizer)
+inline constexpr bool is_sanitized = true;
+#else
+inline constexpr bool is_sanitized = false;
+#endif
+#else
+inline constexpr bool is_sanitized = false;
+#endif
+
+/// The two ends of the socket over which supervisor and child speak, one byte at a time.
+struct control_sockets {
+    unique_fd own;
+    unique_fd child;
+
+    static control_sockets make() {
+        int ends[2];
+        sys::check(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), "socketpair");
+        return {unique_fd(ends[0]), unique_fd(ends[1])};
+    }
+};
+
+/// Owns the child up to release(). Its end before that kills and reaps the child.
+class child_process {
+  public:
+    child_process(encoded_plan program, control_sockets sockets, std::uint64_t flags, int cgroup,
+                  clone_mode mode)
+        : program_(std::move(program)), control_(std::move(sockets.own)) {
+        job_.flags = flags;
+        job_.cgroup = cgroup;
+        job_.shared_memory = sys::has_own_stack_clone && mode != clone_mode::own_memory &&
+                             (mode == clone_mode::shared_memory || !is_sanitized);
+        job_.program = program_.program;
+        job_.child_end = std::move(sockets.child);
+    }
+    child_process(const child_process&) = delete;
+    child_process& operator=(const child_process&) = delete;
+    ~child_process() { abandon(); }
+
+    /// The child is born in this network namespace and not in that of a spawner's thread.
+    void set_network(unique_fd netns) { job_.network = std::move(netns); }
+    void submit() {
+        spawner::shared().submit(job_);
+        submitted_ = true;
+    }
+    /// Waits for the end of the clone: short, once the control socket has come to its end.
+    void await_clone() { spawner::shared().wait(job_); }
+
+    int control() const noexcept { return control_.get(); }
+    /// Lets the child go on from the step at which it waits.
+    void signal_go() const {
+        const char go = 'g';
+        const auto sent = ::send(control_.get(), &go, 1, MSG_NOSIGNAL);
+        // EPIPE: it has failed by itself, and its report will say why.
+        if (sent < 0 && errno != EPIPE && errno != ECONNRESET)
+            sys::check(sent, "send", "the child's go");
+    }
+    /// Valid once the child has spoken, or after await_clone().
+    pid_t pid() const noexcept { return job_.pid; }
+    int pidfd() const noexcept { return job_.pidfd; }
+    int clone_error() const noexcept { return job_.error; }
+    const plan& steps() const noexcept { return program_.plan; }
+    const child_report& report() const noexcept { return program_.plan.report(); }
+
+    /// Gives the running process to the caller.
+    unique_fd release() noexcept {
+        submitted_ = false;
+        return unique_fd(std::exchange(job_.pidfd, -1));
+    }
+    /// Reaps a child that has ended before its execve.
+    std::optional<sys::exit_status> reap() {
+        submitted_ = false;
+        const unique_fd pidfd(std::exchange(job_.pidfd, -1));
+        if (!pidfd) return std::nullopt;
+        return sys::wait_blocking(pidfd.get());
+    }
+
+  private:
+    void abandon() noexcept {
+        if (!submitted_) return;
+        release_quietly([&] {
+            if (spawner::shared().withdraw(job_)) return;
+            // Without the other end the child gives up where it waits next; a kill is quicker, but
+            // its pidfd may not be known yet.
+            control_.reset();
+            kill();
+            spawner::shared().wait(job_);
+            kill();
+            reap();
+        });
+    }
+    void kill() {
+        // Both are written by the kernel on the spawner's thread, before the child's first step. The
+        // pid only once there is a child; a clone that fails may have written a pidfd, too, whose
+        // number is by then some other descriptor's.
+        if (std::atomic_ref<pid_t>(job_.pid).load() == 0) return;
+        const int known = std::atomic_ref<int>(job_.pidfd).load();
+        if (known >= 0) sys::send_signal(known, SIGKILL);
+    }
+
+    encoded_plan program_;
+    unique_fd control_;
+    spawn_job job_;
+    bool submitted_ = false;
+};
+
+}  // namespace kumiki::inline v0::detail

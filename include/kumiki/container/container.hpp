@@ -1,0 +1,133 @@
+// container: a process in namespaces, limits and a network of its own, as one object that owns all
+// of it. Starting it is a coroutine that acquires everything in order and, if anything fails,
+// releases what it has in reverse.
+//
+//   auto box = co_await container::start(io, {.rootfs = rootfs::overlay("/srv/images/busybox"),
+//                                             .process = {.args = {"httpd", "-f"}}});
+//   auto result = co_await box.wait();
+//
+// Needs root and Linux 5.12 (mount_setattr). Left out: containers that outlive their supervisor.
+#pragma once
+
+#include <sys/ioctl.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <kumiki/async/scheduler.hpp>
+#include <kumiki/async/task.hpp>
+#include <kumiki/async/timeout.hpp>
+#include <kumiki/cgroup/cgroup.hpp>
+#include <kumiki/cgroup/stats.hpp>
+#include <kumiki/container/events.hpp>
+#include <kumiki/container/launch.hpp>
+#include <kumiki/container/spec.hpp>
+#include <kumiki/container/timeline.hpp>
+#include <kumiki/core/unique_fd.hpp>
+#include <kumiki/network/endpoint.hpp>
+
+namespace kumiki::inline v0 {
+
+/// A running container, or one that has ended. Move-only.
+///
+/// Lifetime: the destructor kills what still runs, waits for its end (short after SIGKILL) and
+/// releases everything; what cannot be released is told to the observer. The scheduler must outlive
+/// the container.
+class container {
+  public:
+    /// Starts `spec`: when this returns, the command has been executed, limits, network and policy
+    /// being in force since before that.
+    ///
+    /// Errors: invalid_input before anything is done; start_error, cgroup_name_taken, unsupported
+    /// and other kumiki::errors with nothing left behind; `cancelled` likewise.
+    static task<container> start(scheduler& io, container_spec spec) {
+        auto parts = co_await detail::launch(io, std::move(spec));
+        co_return container(io, std::move(parts));
+    }
+
+    container(container&&) noexcept = default;
+    container& operator=(container&& other) noexcept {
+        container old(std::move(*this));
+        io_ = other.io_;
+        parts_ = std::move(other.parts_);
+        return *this;
+    }
+    ~container() {
+        if (parts_) detail::release_quietly([&] { parts_->kill_and_release(); });
+    }
+
+    const std::string& name() const noexcept { return parts_->name; }
+    /// The number of the container's first process, as the supervisor sees it. It stays that
+    /// process's until wait() has returned.
+    pid_t pid() const noexcept { return parts_->pid; }
+    int pidfd() const noexcept { return parts_->pidfd.get(); }
+    const kumiki::cgroup& cgroup() const noexcept { return parts_->group; }
+    const timeline& start_timeline() const noexcept { return parts_->line; }
+    /// The endpoint on its network; null without one.
+    const endpoint* network() const noexcept {
+        return parts_->attached ? &*parts_->attached : nullptr;
+    }
+    /// The other end of its terminal, to be read and written; -1 without one.
+    int terminal() const noexcept { return parts_->terminal.get(); }
+    /// Tells the terminal a new size; the foreground processes get SIGWINCH.
+    void resize(terminal_size size) const {
+        const winsize wanted{
+            .ws_row = size.rows, .ws_col = size.columns, .ws_xpixel = 0, .ws_ypixel = 0};
+        sys::check(::ioctl(parts_->terminal.get(), TIOCSWINSZ, &wanted), "resize the terminal");
+    }
+
+    /// Sends a signal to the container's first process; false when it has ended. As PID 1 of its
+    /// namespace it gets only signals that it handles, SIGKILL and SIGSTOP.
+    bool signal(int number) const { return sys::send_signal(pidfd(), number); }
+    /// Stops all of its processes; they have stopped once events() says so.
+    void freeze() const { parts_->group.freeze(); }
+    void thaw() const { parts_->group.thaw(); }
+    cgroup_stats stats() const { return read_stats(parts_->group); }
+    /// What happens to its group: OOM kills, limits that were met, the last process gone.
+    stream<container_event> events() const { return container_events(*io_, parts_->group); }
+
+    /// Waits for the end of the first process, and releases everything that the container had. A
+    /// second call returns the same result.
+    task<container_result> wait() {
+        if (!parts_->result) {
+            const sys::exit_status status = co_await io_->wait_exit(pidfd());
+            finish(status);
+        }
+        co_return *parts_->result;
+    }
+    /// Asks it to end by SIGTERM, and kills it after `grace`.
+    task<container_result> stop(std::chrono::nanoseconds grace) {
+        if (!parts_->result) {
+            signal(SIGTERM);
+            auto ended = co_await with_timeout(*io_, grace, io_->wait_exit(pidfd()));
+            if (!ended) {
+                parts_->group.thaw();
+                signal(SIGKILL);
+                ended = co_await io_->wait_exit(pidfd());
+            }
+            finish(*ended);
+        }
+        co_return *parts_->result;
+    }
+
+  private:
+    container(scheduler& io, std::unique_ptr<detail::container_parts> parts)
+        : io_(&io), parts_(std::move(parts)) {}
+
+    /// The counters first, then all that can go.
+    void finish(const sys::exit_status& status) {
+        parts_->group.kill();  // without a pid namespace there may be others
+        container_result result{.status = status, .usage = read_stats(parts_->group)};
+        if (result.usage.memory_events) result.oom_kills = result.usage.memory_events->oom_kill;
+        parts_->result = std::move(result);
+        parts_->release();
+    }
+
+    scheduler* io_;
+    std::unique_ptr<detail::container_parts> parts_;
+};
+
+}  // namespace kumiki::inline v0

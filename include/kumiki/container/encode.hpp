@@ -1,0 +1,230 @@
+// From the description of a container to the plan of its start. The only side effects are detached
+// mounts and descriptors of this process, which the result owns.
+#pragma once
+
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <kumiki/container/encode_mounts.hpp>
+#include <kumiki/container/encode_process.hpp>
+#include <kumiki/container/encode_root.hpp>
+#include <kumiki/container/held_mounts.hpp>
+#include <kumiki/container/plan.hpp>
+#include <kumiki/container/spec.hpp>
+#include <kumiki/ns/user_namespace.hpp>
+
+namespace kumiki::inline v0 {
+
+/// A plan and what it refers to outside of its own memory.
+struct encoded_plan {
+    kumiki::plan plan{};
+    std::vector<detail::held_mount> held{};
+    std::vector<unique_fd> descriptors{};
+    child_program* program = nullptr;
+};
+
+/// What the surroundings of a start know and the description does not.
+struct encode_inputs {
+    int control = -1;                            ///< the child's end of the control socket
+    std::string hostname{};
+    std::vector<detail::made_file> files{};      ///< /etc/hosts and its like
+    bool receives_netns = false;                 ///< the network namespace is sent to the child
+    bool awaits_maps = false;                    ///< the supervisor writes the id maps
+};
+
+namespace detail {
+
+/// What is at the paths of /proc and /sys that are masked or read-only: whether it is a directory,
+/// or nothing. Looked at once: the containers' kernel is the host's, and does not change.
+inline std::optional<bool> is_directory_on_host(const std::string& path) {
+    static const auto known = [] {
+        std::vector<std::pair<std::string, bool>> found;
+        const auto look = [&](const std::string& at) {
+            struct stat info{};
+            if (::lstat(at.c_str(), &info) == 0) found.emplace_back(at, S_ISDIR(info.st_mode));
+        };
+        for (const auto name : masked_proc_paths) look("/proc/" + std::string(name));
+        for (const auto name : readonly_proc_paths) look("/proc/" + std::string(name));
+        for (const auto name : masked_sys_paths) look("/sys/" + std::string(name));
+        return found;
+    }();
+    for (const auto& [at, directory] : known)
+        if (at == path) return directory;
+    return std::nullopt;
+}
+
+/// The descriptors for 0, 1 and 2, moved out of the way of their targets.
+inline std::array<int, 3> place_stdio(encoded_plan& out, const std::array<int, 3>& wanted) {
+    std::array<int, 3> placed = wanted;
+    for (int target = 0; target < 3; ++target) {
+        int& fd = placed[static_cast<std::size_t>(target)];
+        if (fd == target) continue;
+        out.descriptors.emplace_back(sys::check(::fcntl(fd, F_DUPFD_CLOEXEC, 3), "duplicate",
+                                                "the container's standard descriptor"));
+        fd = out.descriptors.back().get();
+    }
+    return placed;
+}
+
+inline void encode_root(encoded_plan& out, root_encoder& root, const container_spec& spec,
+                        int idmap) {
+    plan& to = out.plan;
+    const class rootfs& from = spec.rootfs;
+    to.begin(phase::root);
+    root.stage(from.is_overlay() && from.upper().upper.empty() ? from.upper().size
+                                                               : bytes{1 << 20});
+    if (!from.is_overlay()) {
+        out.held.push_back(hold_mount(from.layers().front(), "/",
+                                      {.attributes = sys::mount_attr_nodev, .idmap = idmap},
+                                      "rootfs"));
+        root.directory(out.held.back());
+        return;
+    }
+    std::vector<std::string> lowers = from.layers();
+    if (idmap >= 0) {  // an overlay cannot be id-mapped as a whole; its layers can
+        int number = 0;
+        for (std::string& lower : lowers) {
+            out.held.push_back(hold_mount(lower, "/", {.attributes = 0, .idmap = idmap}, "rootfs"));
+            const std::string name = "lower" + std::to_string(number++);
+            root.make_directory(root.staging(), to.text(name));
+            root.attach_at(to.keep(out.held.back().mount.get()), root.staging(), to.text(name),
+                           to.text(lower));
+            lower = "/proc/" + name;
+        }
+    }
+    root.overlay(lowers, from.upper(), idmap >= 0);
+}
+
+/// The loopback interface up, by the ioctl: no netlink conversation for one flag. IPv6's ::1 comes
+/// with it.
+inline void encode_loopback(plan& to) {
+    ifreq request{};
+    std::memcpy(request.ifr_name, "lo", 3);
+    request.ifr_flags = IFF_UP;
+    const slot fd = to.new_slot();
+    to.call("lo", SYS_socket, {AF_INET, int{SOCK_DGRAM} | int{SOCK_CLOEXEC}, 0}).into(fd);
+    to.call("lo", SYS_ioctl, {fd, SIOCSIFFLAGS, to.object(request)});
+}
+
+/// Takes on root in the new user namespace once the supervisor has written its maps.
+inline void encode_user(plan& to, const encode_inputs& in, std::chrono::milliseconds limit) {
+    if (!in.awaits_maps) return;
+    to.begin(phase::user);
+    to.call("the supervisor", SYS_sendto, {in.control, to.text("b"), 1, int{MSG_NOSIGNAL}, 0, 0});
+    to.special(step_kind::await_byte, "the id maps", {in.control, limit.count()});
+    to.call("root's group in the user namespace", SYS_setresgid, {0, 0, 0});
+    to.call("root in the user namespace", SYS_setresuid, {0, 0, 0});
+    to.call("root's groups in the user namespace", SYS_setgroups, {0, 0});
+    // The change of ids has made the memory undumpable, and with that the child's own files in
+    // /proc the host root's. In shared memory this is the supervisor's flag: left as it was.
+    if (::prctl(PR_GET_DUMPABLE) == 1)
+        to.call("the child's files in /proc", SYS_prctl, {PR_SET_DUMPABLE, 1, 0, 0, 0});
+}
+
+inline void encode_clocks(plan& to, const container_spec& spec, operand proc) {
+    if (!spec.time_namespace) return;
+    const std::string text = "monotonic " + std::to_string(spec.time_namespace->monotonic.count()) +
+                             " 0\nboottime " +
+                             std::to_string(spec.time_namespace->boottime.count()) + " 0\n";
+    const slot fd = to.new_slot();
+    to.call("the time namespace", SYS_unshare, {sys::clone_newtime});
+    to.call("the clock offsets", SYS_openat,
+            {proc, to.text("self/timens_offsets"), O_WRONLY | O_CLOEXEC})
+        .into(fd);
+    to.call("the clock offsets", SYS_write, {fd, to.text(text), text.size()});
+}
+
+}  // namespace detail
+
+/// Writes down the start of `spec`, which has been validated.
+/// Errors: what opening the host's side of its mounts gives.
+inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) {
+    encoded_plan out;
+    plan& to = out.plan;
+    const namespace_kind kinds = spec.all_namespaces();
+    std::optional<namespace_fd> map_holder;
+    if (spec.user_namespace)
+        map_holder = make_user_namespace(spec.user_namespace->uids, spec.user_namespace->gids);
+    const int idmap = map_holder ? map_holder->get() : -1;
+    to.keep(in.control);
+
+    detail::encode_user(to, in, spec.start_limit);
+    if (has(kinds, namespace_kind::cgroup)) {
+        // Not by clone3: its cgroup namespace would have the supervisor's group as its root.
+        to.begin(phase::cgroup);
+        to.call("the cgroup namespace", SYS_unshare, {sys::clone_newcgroup});
+    }
+    if (has(kinds, namespace_kind::uts)) {
+        to.begin(phase::hostname);
+        to.call(to.text(in.hostname), SYS_sethostname, {to.text(in.hostname), in.hostname.size()});
+    }
+    detail::root_encoder root(to);
+    detail::encode_root(out, root, spec, idmap);
+
+    detail::mounts_encoder mounts(to, root);
+    mounts.proc();
+    if (in.receives_netns) {
+        to.begin(phase::netns);
+        const slot netns = to.new_slot();
+        to.special(step_kind::receive_slot, "the network namespace",
+                   {in.control, spec.start_limit.count()})
+            .into(netns);
+        to.call("the network namespace", SYS_setns, {netns, sys::clone_newnet});
+    }
+    mounts.sys(has(kinds, namespace_kind::cgroup));
+    std::vector<detail::held_mount> nodes;
+    std::optional<unsigned> tty_group = 5;
+    if (spec.user_namespace) {
+        for (const device_node& node : default_devices)
+            nodes.push_back(detail::hold_mount(
+                "/dev/" + std::string(node.name), std::string(node.name),
+                {.depth = bind_depth::single,
+                 .attributes = sys::mount_attr_nosuid | sys::mount_attr_noexec}));
+        if (!spec.user_namespace->gids.to_outside(*tty_group)) tty_group.reset();
+    }
+    mounts.dev(nodes, has(kinds, namespace_kind::ipc), tty_group);
+    for (detail::held_mount& node : nodes) out.held.push_back(std::move(node));
+    for (const mount_description& wanted : spec.mounts) {
+        if (const auto* tmpfs = std::get_if<tmpfs_mount>(&wanted)) {
+            mounts.tmpfs(*tmpfs);
+        } else {
+            out.held.push_back(detail::hold_mount(std::get<bind_mount>(wanted)));
+            mounts.held(out.held.back());
+        }
+    }
+    mounts.files(in.files);
+    mounts.masks(detail::is_directory_on_host);
+
+    detail::process_encoder process(to, spec.process);
+    const auto stdio = spec.process.terminal ? std::array<int, 3>{0, 1, 2}
+                                             : detail::place_stdio(out, spec.process.stdio);
+    process.session(stdio, mounts.dev_mount(), mounts.pts_mount(), in.control);
+    process.oom_score(mounts.proc_mount());
+    detail::encode_clocks(to, spec, mounts.proc_mount());
+    to.begin(phase::pivot);
+    root.pivot(spec.rootfs.is_read_only());
+    process.close_all_but(in.control);
+    process.limits();
+    to.begin(phase::network);
+    if (has(kinds, namespace_kind::net)) detail::encode_loopback(to);
+    process.barrier(in.control, spec.start_limit);
+    process.identity(in.control);
+    process.exec(spec.process.candidates());
+    out.program = to.finish();
+    return out;
+}
+
+}  // namespace kumiki::inline v0

@@ -1,0 +1,194 @@
+// The process as steps: session and terminal, standard descriptors, limits, the barrier, identity,
+// privileges, the filter, the command.
+//
+// The order of the privileges is the one that cannot be tricked: bounding set while CAP_SETPCAP is
+// there, then groups before the user, then the capability sets, then no_new_privs, then the filter,
+// which needs no_new_privs or CAP_SYS_ADMIN.
+#pragma once
+
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#include <array>
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include <kumiki/container/plan.hpp>
+#include <kumiki/container/process_spec.hpp>
+#include <kumiki/security/capability.hpp>
+#include <kumiki/security/rlimits.hpp>
+#include <kumiki/security/seccomp.hpp>
+
+namespace kumiki::inline v0::detail {
+
+/// Adds the steps of the process itself.
+class process_encoder {
+  public:
+    process_encoder(plan& to, const process_spec& process)
+        : plan_(to), process_(process),
+          program_(process.filter ? *process.filter
+                                  : default_seccomp_profile(process.capabilities)) {}
+
+    /// A session of its own, and the descriptors 0, 1 and 2: from `stdio`, which the child keeps,
+    /// or a new terminal of the container's own devpts, whose other end goes over `control`.
+    void session(std::array<int, 3> stdio, operand dev, operand pts, int control) {
+        plan_.begin(phase::session);
+        plan_.call("a session", SYS_setsid, {});
+        if (process_.terminal) {
+            terminal(dev, pts, control);
+        } else {
+            for (int target = 0; target < 3; ++target)
+                if (stdio[static_cast<std::size_t>(target)] != target)
+                    plan_.call("a standard descriptor", SYS_dup3,
+                               {plan_.keep(stdio[static_cast<std::size_t>(target)]), target, 0});
+        }
+    }
+
+    /// Written through the container's own procfs, before anything of the container runs.
+    void oom_score(operand proc) {
+        if (!process_.oom_score_adj) return;
+        const slot fd = plan_.new_slot();
+        const std::string value = std::to_string(*process_.oom_score_adj);
+        const char* shown = plan_.text("oom_score_adj " + value);
+        plan_
+            .call(shown, SYS_openat, {proc, plan_.text("self/oom_score_adj"), O_WRONLY | O_CLOEXEC})
+            .into(fd);
+        plan_.call(shown, SYS_write, {fd, plan_.text(value), value.size()});
+    }
+
+    /// Nothing of the host is left open from here on but `control`: only then can the working
+    /// directory not lead out through /proc/self/fd (CVE-2024-21626).
+    void close_all_but(int control) {
+        const int* kept = plan_.array(&control, 1);
+        plan_.special(step_kind::close_others, "the host's descriptors", {kept, 1});
+    }
+
+    void limits() {
+        plan_.begin(phase::limits);
+        plan_.call(plan_.text(process_.cwd), SYS_chdir, {plan_.text(process_.cwd)});
+        for (const rlimit_payload& limit : prepare_rlimits(process_.rlimits))
+            plan_.call(plan_.text("rlimit " +
+                                  std::string(to_string(static_cast<resource>(limit.resource)))),
+                       SYS_prlimit64, {0, limit.resource, plan_.object(limit.value), 0});
+        plan_.call("the umask", SYS_umask, {process_.umask});
+    }
+
+    /// Waits until the supervisor says that everything outside is in force.
+    void barrier(int control, std::chrono::milliseconds limit) {
+        plan_.special(step_kind::await_byte, "the supervisor's go", {control, limit.count()});
+    }
+
+    void identity(int control) {
+        plan_.begin(phase::identity);
+        const process_user& user = process_.user;
+        static const unsigned last = last_capability();
+        for (const std::uint8_t drop : bounding_drops(process_.capabilities, last))
+            plan_.call(capability_text(drop), SYS_prctl, {PR_CAPBSET_DROP, drop, 0, 0, 0});
+        std::vector<std::uint32_t> groups;
+        for (const group_id& group : user.groups) groups.push_back(group.value());
+        const std::uint32_t gid = user.group.value();
+        const std::uint32_t uid = user.user.value();
+        plan_.call("the supplementary groups", SYS_setgroups,
+                   {groups.size(), plan_.array(groups.data(), groups.size())});
+        plan_.call("the group", SYS_setresgid, {gid, gid, gid});
+        plan_.call("the user", SYS_setresuid, {uid, uid, uid});
+        // The kernel has emptied the sets of a user that is not root; inheritable is emptied here.
+        const capability_set held = uid == 0 ? process_.capabilities : capability_set{};
+        const capset_payload* caps = plan_.object(
+            make_capset({.bounding = process_.capabilities, .effective = held, .permitted = held}));
+        if (!process_.no_new_privs) filter();
+        plan_.call("the capabilities", SYS_capset, {&caps->head, caps->data.data()});
+        if (process_.death_signal != 0) {
+            plan_.call("the parent-death signal", SYS_prctl,
+                       {PR_SET_PDEATHSIG, process_.death_signal, 0, 0, 0});
+            // A supervisor that died before the line above is noticed here: EPIPE.
+            plan_.call("the supervisor", SYS_sendto,
+                       {control, plan_.text("a"), 1, int{MSG_NOSIGNAL}, 0, 0});
+        }
+        if (process_.no_new_privs) {
+            plan_.call("no_new_privs", SYS_prctl, {PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0});
+            filter();
+        }
+    }
+
+    /// Signals back to what a program expects, and the command.
+    void exec(const std::vector<std::string>& candidates) {
+        plan_.begin(phase::exec);
+        // clone3 has reset the handled signals; ignored ones (SIGPIPE, in many programs) are not.
+        for (int number = 1; number < 65; ++number) {
+            struct sigaction now{};
+            if (::sigaction(number, nullptr, &now) == 0 && now.sa_handler == SIG_IGN)
+                plan_.call("an ignored signal", SYS_rt_sigaction,
+                           {number, plan_.object(kernel_sigaction{}), 0, sizeof(std::uint64_t)});
+        }
+        plan_.call("the signal mask", SYS_rt_sigprocmask,
+                   {SIG_SETMASK, plan_.object(std::uint64_t{0}), 0, sizeof(std::uint64_t)});
+        plan_.special(step_kind::exec, plan_.text(process_.args.front()),
+                      {plan_.object(exec_candidates{.paths = plan_.strings(candidates),
+                                                    .arguments = plan_.strings(process_.args),
+                                                    .environment = plan_.strings(process_.env)})});
+    }
+
+  private:
+    /// All zero: SIG_DFL with no flags, in the layout of every architecture.
+    struct kernel_sigaction {
+        std::uint64_t words[4] = {};
+    };
+
+    const char* capability_text(std::uint8_t number) {
+        return plan_.text("bounding set without capability " + std::to_string(number));
+    }
+
+    void filter() {
+        if (!program_) return;
+        plan_.begin(phase::seccomp);
+        const auto code = program_->instructions();
+        const sock_fprog program{static_cast<unsigned short>(code.size()),
+                                 plan_.array(code.data(), code.size())};
+        plan_.call("the system call filter", SYS_seccomp,
+                   {SECCOMP_SET_MODE_FILTER, 0, plan_.object(program)});
+    }
+
+    void terminal(operand dev, operand pts, int control) {
+        const slot master = plan_.new_slot();
+        const slot peer = plan_.new_slot();
+        const slot console = plan_.new_slot();
+        const char* shown = "the terminal";
+        plan_.call(shown, SYS_openat, {pts, plan_.text("ptmx"), O_RDWR | O_NOCTTY | O_CLOEXEC})
+            .into(master);
+        plan_.call(shown, SYS_ioctl, {master, TIOCSPTLCK, plan_.object(int{0})});
+        plan_.call(shown, SYS_ioctl, {master, sys::tiocgptpeer, O_RDWR | O_NOCTTY | O_CLOEXEC})
+            .into(peer);
+        const winsize size{.ws_row = process_.terminal->rows,
+                           .ws_col = process_.terminal->columns,
+                           .ws_xpixel = 0,
+                           .ws_ypixel = 0};
+        plan_.call(shown, SYS_ioctl, {peer, TIOCSWINSZ, plan_.object(size)});
+        plan_.call(shown, SYS_ioctl, {peer, TIOCSCTTY, 0});
+        plan_.call(shown, SYS_fchown, {peer, process_.user.user.value(), -1});
+        // /dev/console is the terminal itself, mounted by its descriptor and by no name that could
+        // be exchanged (CVE-2025-52565).
+        plan_.call("/dev/console", SYS_mknodat, {dev, plan_.text("console"), S_IFREG | 0600, 0});
+        plan_
+            .call("/dev/console", sys::nr_open_tree,
+                  {peer, plan_.text(""),
+                   sys::open_tree_clone | sys::open_tree_cloexec | sys::at_empty_path})
+            .into(console);
+        plan_.call(
+            "/dev/console", sys::nr_move_mount,
+            {console, plan_.text(""), dev, plan_.text("console"), sys::move_mount_f_empty_path});
+        for (int target = 0; target < 3; ++target) plan_.call(shown, SYS_dup3, {peer, target, 0});
+        plan_.special(step_kind::send_slot, "the terminal's other end", {control, master});
+    }
+
+    plan& plan_;
+    const process_spec& process_;
+    std::shared_ptr<const seccomp_program> program_;
+};
+
+}  // namespace kumiki::inline v0::detail

@@ -1,0 +1,272 @@
+// The supervisor's side of a start: acquire in order, clone, build the network while the child
+// mounts, let it go, and know how it went.
+//
+// The control socket carries single bytes: from the child 'b' (it is there, where it needs id maps),
+// 't' with a descriptor (its terminal), 'a' (it asks whether anybody is there); to the child 'n' with
+// its network namespace, and 'g' at each step that waits. The child's end closes at its execve, or
+// with its death: the report says which.
+#pragma once
+
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <kumiki/async/scheduler.hpp>
+#include <kumiki/async/task.hpp>
+#include <kumiki/async/timeout.hpp>
+#include <kumiki/cgroup/cgroup.hpp>
+#include <kumiki/cgroup/root.hpp>
+#include <kumiki/container/child_process.hpp>
+#include <kumiki/container/encode.hpp>
+#include <kumiki/container/netns_maker.hpp>
+#include <kumiki/container/result.hpp>
+#include <kumiki/container/spec.hpp>
+#include <kumiki/container/start_error.hpp>
+#include <kumiki/container/timeline.hpp>
+#include <kumiki/network/endpoint.hpp>
+#include <kumiki/network/names.hpp>
+#include <kumiki/ns/namespace_fd.hpp>
+#include <kumiki/ns/user_namespace.hpp>
+
+namespace kumiki::inline v0 {
+
+namespace detail {
+
+/// All that a running container holds; released in the reverse order of acquisition.
+struct container_parts {
+    std::string name;
+    cgroup group;
+    std::optional<endpoint> attached;
+    unique_fd terminal;
+    pid_t pid = 0;
+    unique_fd pidfd;
+    timeline line;
+    std::optional<container_result> result;
+
+    /// Ends a container that nobody has waited for.
+    void kill_and_release() {
+        if (pidfd && !result) {
+            group.kill();
+            sys::send_signal(pidfd.get(), SIGKILL);
+            sys::wait_blocking(pidfd.get());
+        }
+        pidfd.reset();
+        release();
+    }
+    /// Called when no process of it runs any more, more than once if need be. What fails is told to
+    /// the observer.
+    void release() {
+        release_network();
+        release_quietly([&] {
+            if (group) group.destroy();
+            group = cgroup();
+        });
+    }
+    /// Without waiting for the interface's end, which the network sees to.
+    void release_network() {
+        if (!attached) return;
+        release_quietly([&] { attached->disconnect_soon(); });
+        attached.reset();
+    }
+};
+
+/// The group below which this process makes the groups of its containers.
+inline cgroup make_container_group(const std::string& name, const resource_limits& limits) {
+    static std::mutex one_at_a_time;
+    static std::optional<cgroup_root> root;
+    const std::lock_guard hold(one_at_a_time);
+    if (!root) root.emplace(cgroup_root::open());
+    return root->create(name, limits);
+}
+
+inline std::string make_up_name() {
+    std::array<unsigned char, 6> random{};
+    sys::check(::getrandom(random.data(), random.size(), 0), "getrandom");
+    std::string name = "c";
+    for (const unsigned byte : random) {
+        name += "0123456789abcdef"[byte >> 4];
+        name += "0123456789abcdef"[byte & 15];
+    }
+    return name;
+}
+
+/// A host name made of a container's name, which may have characters that no host's has.
+inline std::string hostname_from(std::string name) {
+    for (char& c : name)
+        if (c == '_' || c == '.') c = '-';
+    name.resize(std::min<std::size_t>(name.size(), 63));
+    while (name.ends_with('-')) name.pop_back();
+    return name.empty() ? "container" : name;
+}
+
+/// The files that tell a container its name and where to resolve others.
+inline std::vector<made_file> etc_files(const std::string& hostname,
+                                        const std::vector<ip_address>& addresses) {
+    const auto host = sys::try_read_file_at(AT_FDCWD, "/etc/resolv.conf");
+    return {{"/etc/hostname", hostname_text(hostname)},
+            {"/etc/hosts", hosts_text(hostname, addresses)},
+            {"/etc/resolv.conf", resolv_conf_text(host.value_or(""))}};
+}
+
+inline void require_root() {
+    if (::geteuid() != 0)
+        throw unsupported(EPERM, {.operation = "start a container",
+                                  .remedy = "It takes root: run this as root, or with sudo."});
+}
+
+/// Connects a container to its network while its child mounts, and lets the child go on.
+inline void connect_network(container_parts& parts, std::optional<endpoint_reservation> reservation,
+                            int netns, const child_process& child) {
+    if (reservation) parts.attached.emplace(std::move(*reservation).connect(netns));
+    if (reservation) parts.line.mark("network");
+    child.signal_go();
+}
+
+/// What a child in a user namespace waits for once it is there: its id maps, and its network.
+struct work_for_born {
+    const user_mapping& ids;
+    const child_process& child;
+    container_parts& parts;
+    std::optional<endpoint_reservation>& reservation;
+
+    void operator()() const {
+        write_id_maps(child.pid(), ids.uids, ids.gids);
+        child.signal_go();
+        parts.line.mark("id maps");
+        const auto netns = namespace_fd::of_pidfd(child.pidfd(), namespace_kind::net);
+        connect_network(parts, std::exchange(reservation, {}), netns.get(), child);
+    }
+};
+
+/// Reads what the child says until its end of the socket is closed.
+inline task<void> follow_child(scheduler& io, const child_process& child,
+                               std::optional<work_for_born> work, unique_fd& terminal) {
+    for (;;) {
+        co_await io.poll(child.control(), POLLIN);
+        char bytes[16];
+        alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+        iovec data{bytes, sizeof bytes};
+        msghdr message{};
+        message.msg_iov = &data;
+        message.msg_iovlen = 1;
+        message.msg_control = control;
+        message.msg_controllen = sizeof control;
+        const auto size = ::recvmsg(child.control(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        if (size < 0 && (errno == EAGAIN || errno == EINTR)) continue;
+        if (size <= 0) co_return;  // ECONNRESET: closed with something of ours unread
+        for (cmsghdr* head = CMSG_FIRSTHDR(&message); head != nullptr;
+             head = CMSG_NXTHDR(&message, head)) {
+            int fd = -1;
+            std::memcpy(&fd, CMSG_DATA(head), sizeof fd);
+            terminal.reset(fd);
+        }
+        if (work && bytes[0] == 'b') {
+            (*work)();
+            work.reset();
+        }
+    }
+}
+
+/// Throws what went wrong on the child's side; returns when its command has been executed.
+inline void judge(child_process& child, const container_spec& spec, const std::string& name) {
+    if (child.clone_error() != 0)
+        throw error_of_clone(child.clone_error(), spec.all_namespaces(), name);
+    const child_report& report = child.report();
+    if (report.error != 0) {
+        const start_error failure = error_of_step(child.steps(), report, name);
+        child.reap();
+        throw failure;
+    }
+    if (report.step + 1 != static_cast<std::int32_t>(child.steps().size())) {
+        const auto status = child.reap();
+        throw error_of_death(report, child.steps(), status, name);
+    }
+}
+
+/// Lets tests change a plan just before its child is made.
+struct plan_tap {
+    void (*alter)(child_program& program, void* context) = nullptr;
+    void* context = nullptr;
+};
+
+/// Starts `spec` and yields what the container holds.
+inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_spec spec,
+                                                     plan_tap tap = {}) {
+    auto parts = std::make_unique<container_parts>();
+    spec.validate();
+    require_root();
+    parts->name = spec.name.empty() ? make_up_name() : spec.name;
+    const std::string hostname =
+        spec.hostname.empty() ? hostname_from(parts->name) : require_hostname(spec.hostname);
+    const auto* attachment = std::get_if<network_attachment>(&spec.network);
+    control_sockets sockets = control_sockets::make();
+    std::optional<netns_maker> netns;
+    if (!spec.user_namespace && has(spec.all_namespaces(), namespace_kind::net))
+        netns.emplace(sockets.own.get(), attachment == nullptr);
+    parts->line.mark("validate");
+
+    parts->group = make_container_group(parts->name, spec.limits);
+    parts->line.mark("cgroup");
+
+    std::optional<endpoint_reservation> reservation;
+    std::vector<ip_address> addresses;
+    if (attachment != nullptr) {
+        reservation.emplace(reserve(*attachment, parts->name));
+        addresses = reservation->addresses();
+        parts->line.mark("leases");
+    }
+
+    encoded_plan program = encode(spec, {.control = sockets.child.get(),
+                                         .hostname = hostname,
+                                         .files = etc_files(hostname, addresses),
+                                         .receives_netns = netns.has_value(),
+                                         .awaits_maps = spec.user_namespace.has_value()});
+    if (tap.alter != nullptr) tap.alter(*program.program, tap.context);
+    // The cgroup and time namespaces are the child's to make (encode.hpp says why).
+    namespace_kind made_later = namespace_kind::cgroup | namespace_kind::time;
+    if (netns) made_later |= namespace_kind::net;
+    child_process child(std::move(program), std::move(sockets),
+                        clone_flags(spec.all_namespaces() & ~made_later), parts->group.fd(),
+                        spec.clone);
+    parts->line.mark("plan");
+
+    if (!has(spec.all_namespaces(), namespace_kind::net))
+        child.set_network(sys::open_at(AT_FDCWD, "/proc/thread-self/ns/net", O_RDONLY));
+    child.submit();
+    std::optional<work_for_born> work;
+    if (spec.user_namespace)
+        work.emplace(work_for_born{*spec.user_namespace, child, *parts, reservation});
+    else if (!netns)
+        child.signal_go();
+    else if (attachment != nullptr && netns->wait() == 0)
+        connect_network(*parts, std::exchange(reservation, {}), netns->fd(), child);
+    auto in_time =
+        co_await with_timeout(io, spec.start_limit, follow_child(io, child, work, parts->terminal));
+    if (!in_time)
+        throw start_error(ETIMEDOUT,
+                          {.operation = "start",
+                           .object = parts->name,
+                           .step = "exec",
+                           .container = parts->name,
+                           .remedy = "It took longer than the spec's start_limit."},
+                          125);
+    child.await_clone();
+    if (netns && netns->wait() != 0) throw error_of_netns(netns->wait(), parts->name);
+    const std::int64_t executed = timeline::now();
+    judge(child, spec, parts->name);
+    parts->line.mark("child");
+    parts->line.add(child.report(), executed);
+    parts->pid = child.pid();
+    parts->pidfd = child.release();
+    co_return parts;
+}
+
+}  // namespace detail
+}  // namespace kumiki::inline v0

@@ -1,0 +1,97 @@
+// The process of a container, as its user describes it: command, environment, identity, privileges.
+#pragma once
+
+#include <signal.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <kumiki/core/error.hpp>
+#include <kumiki/core/text.hpp>
+#include <kumiki/security/capability.hpp>
+#include <kumiki/security/rlimits.hpp>
+#include <kumiki/security/seccomp_profile.hpp>
+#include <kumiki/security/user.hpp>
+
+namespace kumiki::inline v0 {
+
+/// The size of a terminal, in characters.
+struct terminal_size {
+    std::uint16_t rows = 24;
+    std::uint16_t columns = 80;
+};
+
+/// The search path of a container whose environment names none.
+inline constexpr const char* default_path =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The process that a container runs.
+struct process_spec {
+    /// The command and its arguments. A command without '/' is looked for in the PATH of `env`.
+    std::vector<std::string> args{};
+    /// The whole environment; nothing is inherited.
+    std::vector<std::string> env{std::string("PATH=") + default_path, "HOME=/", "TERM=xterm"};
+    std::string cwd = "/";  ///< working directory, absolute, in the container
+    process_user user{0, 0};  ///< in the container's own ids
+    std::uint32_t umask = 022;
+    /// Descriptors of this process that become 0, 1 and 2. Not taken over, and not needed any more
+    /// once the start has returned. Unused with a terminal.
+    std::array<int, 3> stdio{0, 1, 2};
+    /// A new terminal of this size as 0, 1 and 2; container::terminal() is its other end.
+    std::optional<terminal_size> terminal{};
+    /// What root has, and the most that any process of the container can ever have.
+    capability_set capabilities = default_capabilities;
+    bool no_new_privs = true;  ///< set-user-id programs and file capabilities give nothing
+    /// The system call filter: unset, the default profile for `capabilities`; null, none.
+    std::optional<std::shared_ptr<const seccomp_program>> filter{};
+    std::vector<resource_limit> rlimits{default_resource_limits.begin(),
+                                        default_resource_limits.end()};
+    std::optional<int> oom_score_adj{};  ///< -1000 to 1000; unset: inherited
+    int death_signal = SIGKILL;  ///< sent to the container when the supervisor dies; 0: none
+
+    /// Refuses what the kernel or the container could not take. Errors: invalid_input.
+    void validate() const {
+        if (args.empty() || args.front().empty())
+            throw invalid_input("command", "", "There must be one.");
+        std::size_t size = 0;
+        for (const auto* list : {&args, &env})
+            for (const std::string& text : *list) {
+                require_c_string(list == &args ? "argument" : "environment", text, 128 * 1024);
+                size += text.size() + 1 + sizeof(char*);
+            }
+        if (size > 2 * 1024 * 1024)
+            throw invalid_input("command", args.front(),
+                                "Arguments and environment have more than 2 MiB together.");
+        for (const std::string& variable : env)
+            if (variable.find('=') == std::string::npos || variable.front() == '=')
+                throw invalid_input("environment", variable, "It must be like NAME=value.");
+        require_c_string("working directory", cwd);
+        if (!cwd.starts_with('/'))
+            throw invalid_input("working directory", cwd, "It must be an absolute path.");
+        if (umask > 0777)
+            throw invalid_input("umask", std::to_string(umask), "It is at most 0777.");
+        if (oom_score_adj && (*oom_score_adj < -1000 || *oom_score_adj > 1000))
+            throw invalid_input("oom_score_adj", std::to_string(*oom_score_adj),
+                                "It is from -1000 to 1000.");
+    }
+
+    /// The paths at which the command is looked for, in their order.
+    std::vector<std::string> candidates() const {
+        const std::string& command = args.front();
+        if (command.find('/') != std::string::npos) return {command};
+        std::string_view path = default_path;
+        for (const std::string& variable : env)
+            if (variable.starts_with("PATH=")) path = std::string_view(variable).substr(5);
+        std::vector<std::string> found;
+        for (const std::string_view directory : split(path, ':'))
+            if (directory.starts_with('/'))  // a relative one would depend on the working directory
+                found.push_back(std::string(directory) + "/" + command);
+        return found;
+    }
+};
+
+}  // namespace kumiki::inline v0

@@ -1,0 +1,116 @@
+// The description of a container: an aggregate for designated initialisers in which only the root
+// filesystem and the command have to be named.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include <kumiki/cgroup/limits.hpp>
+#include <kumiki/container/process_spec.hpp>
+#include <kumiki/container/spawner.hpp>
+#include <kumiki/core/text.hpp>
+#include <kumiki/network/endpoint.hpp>
+#include <kumiki/ns/id_map.hpp>
+#include <kumiki/ns/kind.hpp>
+#include <kumiki/rootfs/mount.hpp>
+#include <kumiki/rootfs/rootfs.hpp>
+
+namespace kumiki::inline v0 {
+
+/// The network of a container that is attached to none.
+enum class network_mode : std::uint8_t {
+    loopback,  ///< a network namespace of its own in which only lo is there, and up
+    host,      ///< the network namespace of the supervisor: no isolation of the network at all
+};
+
+/// None, the host's, or an endpoint on a network: `net.attach({...})`.
+using network_choice = std::variant<network_mode, network_attachment>;
+
+/// Which ids of the host stand behind the container's own.
+struct user_mapping {
+    id_map uids{};
+    id_map gids{};
+};
+
+/// What is added to the host's clocks in a time namespace.
+struct clock_offsets {
+    std::chrono::seconds monotonic{0};
+    std::chrono::seconds boottime{0};
+};
+
+/// The namespaces of a normal container. User and time come with their fields of the spec.
+inline constexpr namespace_kind default_namespaces = namespace_kind::mount | namespace_kind::uts |
+                                                     namespace_kind::ipc | namespace_kind::pid |
+                                                     namespace_kind::net | namespace_kind::cgroup;
+
+/// A container to be started.
+struct container_spec {
+    /// Unique among the containers that run on this host (it names the cgroup): letters, digits,
+    /// '.', '_', '-', at most 64 bytes. Empty: one is made up.
+    std::string name{};
+    kumiki::rootfs rootfs{};
+    process_spec process{};
+    resource_limits limits{};
+    network_choice network = network_mode::loopback;
+    /// New namespaces of the container; mount cannot be left out. The network namespace follows
+    /// from `network`.
+    namespace_kind namespaces = default_namespaces;
+    std::optional<user_mapping> user_namespace{};  ///< unset: none of its own
+    std::optional<clock_offsets> time_namespace{};  ///< unset: none of its own. Kernel: 6.2
+    std::string hostname{};  ///< empty: the name
+    std::vector<mount_description> mounts{};  ///< in this order
+    clone_mode clone = clone_mode::automatic;
+    /// The most that a start may take; then it fails with ETIMEDOUT.
+    std::chrono::milliseconds start_limit{30000};
+
+    /// All kinds of namespaces that the container gets.
+    namespace_kind all_namespaces() const noexcept {
+        namespace_kind kinds = namespaces & ~namespace_kind::net;
+        const auto* mode = std::get_if<network_mode>(&network);
+        if (mode == nullptr || *mode != network_mode::host) kinds |= namespace_kind::net;
+        if (user_namespace) kinds |= namespace_kind::user;
+        if (time_namespace) kinds |= namespace_kind::time;
+        return kinds;
+    }
+
+    /// Refuses, before anything is done, what cannot be right. Errors: invalid_input, and
+    /// kumiki::error for a root filesystem that is not there.
+    void validate() const {
+        if (name.size() > 64 ||
+            name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                   "0123456789._-") != std::string::npos ||
+            name.starts_with('.') || name.starts_with('-'))
+            throw invalid_input("container name", name,
+                                "It is made of letters, digits, '.', '_' and '-', begins with "
+                                "neither '.' nor '-', and has at most 64 of them.");
+        require_c_string("hostname", hostname, 65);
+        if (!has(namespaces, namespace_kind::mount))
+            throw invalid_input("namespaces", to_string(namespaces),
+                                "The mount namespace cannot be left out.");
+        if (!hostname.empty() && !has(namespaces, namespace_kind::uts))
+            throw invalid_input("hostname", hostname, "It needs a UTS namespace.");
+        if (user_namespace &&
+            (!user_namespace->uids.to_outside(0) || !user_namespace->gids.to_outside(0)))
+            throw invalid_input("user namespace", "", "It must map user 0 and group 0.");
+        if (rootfs.is_overlay()) {
+            std::vector<std::string> paths = rootfs.layers();
+            paths.push_back(rootfs.upper().upper);
+            paths.push_back(rootfs.upper().work);
+            for (const std::string& path : paths)
+                if (is_path_within(path, "/proc"))
+                    throw invalid_input("rootfs", path,
+                                        "A layer of an overlay cannot be below /proc.");
+        }
+        rootfs.validate();
+        process.validate();
+        for (const mount_description& mount : mounts)
+            std::visit([](const auto& each) { require_inside_path("mount target", each.target); },
+                       mount);
+    }
+};
+
+}  // namespace kumiki::inline v0

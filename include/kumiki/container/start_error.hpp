@@ -1,0 +1,131 @@
+// Why a start failed: from what the child left in its report to one error that names the step, the
+// object, errno and what to do about it, with the exit status that people know from docker.
+#pragma once
+
+#include <sys/wait.h>
+
+#include <optional>
+#include <string>
+
+#include <kumiki/container/plan.hpp>
+#include <kumiki/core/error.hpp>
+#include <kumiki/ns/user_namespace.hpp>
+#include <kumiki/sys/pidfd.hpp>
+
+namespace kumiki::inline v0 {
+
+/// A start that failed; nothing of it is left.
+class start_error : public error {
+  public:
+    start_error(int code, error_context context, int status,
+                std::source_location where = std::source_location::current())
+        : error(code, std::move(context), where), status_(status) {}
+    /// 127: the command was not found; 126: it cannot be executed; 125: anything else.
+    int exit_status() const noexcept { return status_; }
+
+  private:
+    int status_;
+};
+
+/// The exit status that goes with any error of a start.
+inline int exit_status_of(const error& failure) noexcept {
+    const auto* start = dynamic_cast<const start_error*>(&failure);
+    return start != nullptr ? start->exit_status() : 125;
+}
+
+namespace detail {
+
+/// What can be done about a step that failed; empty when there is nothing special to say.
+inline std::string remedy_of(phase in, int code, const std::string& object) {
+    if (in == phase::exec) {
+        if (code == ENOENT)
+            return "The command, or the interpreter or loader that it names, is not in the root "
+                   "filesystem.";
+        if (code == EACCES) return "It is not executable for the container's user.";
+        if (code == ENOEXEC)
+            return "It is not a program of this machine, and names no interpreter.";
+    }
+    if (in == phase::network && code == ETIMEDOUT) return "The supervisor did not finish in time.";
+    if (in == phase::limits && code == ENOENT && object.starts_with('/'))
+        return "The working directory does not exist in the root filesystem.";
+    if (code == ELOOP || (code == EXDEV && in != phase::pivot))
+        return "A symbolic link in the root filesystem leads somewhere else: this place must be "
+               "an ordinary directory or file.";
+    if (code == EROFS) return "The root filesystem is read-only and lacks the place for it.";
+    if (code == ENODEV) return "The kernel lacks this filesystem: load its module.";
+    if (code == ENOSYS) return "The kernel is too old: Linux 5.12 or later is needed.";
+    if (code == EPERM && in == phase::root)
+        return "Mounting needs CAP_SYS_ADMIN in the namespaces of the container, and a seccomp "
+               "profile around this program that allows it.";
+    return {};
+}
+
+/// The error of a child whose report names a failed step.
+inline start_error error_of_step(const plan& steps, const child_report& report,
+                                 const std::string& container) {
+    const auto index = static_cast<std::size_t>(report.step);
+    const phase in = steps.steps().at(index).in;
+    std::string object(steps.shown(index));
+    int status = 125;
+    if (in == phase::exec) status = report.error == ENOENT || report.error == ENOTDIR ? 127 : 126;
+    std::string remedy = remedy_of(in, report.error, object);
+    return start_error(report.error,
+                       {.operation = in == phase::exec ? "execute" : "set up",
+                        .object = std::move(object),
+                        .step = name_of(in),
+                        .container = container,
+                        .remedy = std::move(remedy)},
+                       status);
+}
+
+/// The error of a clone3 that failed.
+inline start_error error_of_clone(int code, namespace_kind kinds, const std::string& container) {
+    std::string remedy = namespace_remedy(code, kinds);
+    if (code == ENOSYS)
+        remedy = "clone3 is not there or not allowed: Linux 5.7 or later is needed.";
+    if (code == EBUSY)
+        remedy = "The cgroup gives controllers to groups below it and takes no processes itself.";
+    if (code == EAGAIN) remedy = "A limit on processes is reached (pids.max, RLIMIT_NPROC).";
+    return start_error(code,
+                       {.operation = "clone3",
+                        .object = "the container's process",
+                        .step = "clone",
+                        .container = container,
+                        .remedy = std::move(remedy)},
+                       125);
+}
+
+/// The error of a network namespace that could not be made.
+inline start_error error_of_netns(int code, const std::string& container) {
+    return start_error(code,
+                       {.operation = "make",
+                        .object = "the network namespace",
+                        .step = name_of(phase::netns),
+                        .container = container,
+                        .remedy = namespace_remedy(code, namespace_kind::net)},
+                       125);
+}
+
+/// The error of a child that was ended from outside before its execve.
+inline start_error error_of_death(const child_report& report, const plan& steps,
+                                  const std::optional<sys::exit_status>& status,
+                                  const std::string& container) {
+    const std::string during =
+        report.step < 0
+            ? std::string("its first step")
+            : std::string(name_of(steps.steps().at(static_cast<std::size_t>(report.step)).in));
+    std::string cause = "The child ended";
+    if (status && status->signal != 0)
+        cause += " by signal " + std::to_string(status->signal) +
+                 (status->signal == SIGKILL ? " (was it out of memory?)" : "");
+    return start_error(0,
+                       {.operation = "start",
+                        .object = container,
+                        .step = during,
+                        .container = container,
+                        .remedy = cause + " before its command was executed."},
+                       125);
+}
+
+}  // namespace detail
+}  // namespace kumiki::inline v0

@@ -1,0 +1,209 @@
+// The rules of one network that all its containers share: what is translated, what may pass between a
+// container and the rest of the world, what a container's port may send, and nothing from port to port.
+//
+// A verdict to let pass is that of one chain only: a packet from container to container by a published
+// port meets the sender's policy in "egress" and the receiver's in "ingress"; one from another network meets
+// that one's, too. Other people's tables are neither read nor changed: where they drop, it stays dropped.
+// Pure: firewall.hpp commits it. Kernel: 5.2, for IPv4 and IPv6 alike.
+#pragma once
+
+#include <linux/netfilter/nf_tables.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <tuple>
+
+#include <kumiki/core/ip.hpp>
+#include <kumiki/netlink/nft_action.hpp>
+#include <kumiki/netlink/nft_match.hpp>
+#include <kumiki/netlink/nftables.hpp>
+#include <kumiki/network/ruleset.hpp>
+
+namespace kumiki::inline v0::detail {
+
+/// On a packet that the forward chains below let through from port to port of one bridge. Where
+/// br_netfilter is on, a packet to a published port of a sibling is translated in the bridge and
+/// never leaves it; the mark tells the bridge's table that it was seen. The mark of what comes from
+/// a container is cleared by the kernel when it leaves the container's namespace.
+inline constexpr std::uint32_t seen_mark = 0x6b756d69;
+
+inline constexpr std::uint16_t ethertype_ipv4 = 0x0800;
+inline constexpr std::uint16_t ethertype_arp = 0x0806;
+inline constexpr std::uint16_t ethertype_ipv6 = 0x86dd;
+inline constexpr std::uint8_t icmp_number = 1;
+inline constexpr std::uint8_t icmpv6_number = 58;
+
+/// Translates the destination of what is for a published port.
+inline void put_published_rules(nft::batch& change, const nft::table& table) {
+    const auto map_rule = [&](ip_family family, const nft::set& map, const auto&... key) {
+        change.add_rule(table, "published", "", nft::family_is(family),
+                        nft::load_meta{NFT_META_L4PROTO, nft::r(0)}, key...,
+                        nft::lookup{.set = map.name, .from = nft::r(0), .into = nft::r(8)},
+                        nft::translate{NFT_NAT_DNAT, family, nft::r(8),
+                                       nft::r(family == ip_family::v4 ? 9 : 12)});
+    };
+    for (const ip_family family : both_families) {
+        map_rule(family, ruleset::publish(family),
+                 nft::load_address(family, nft::side::destination, nft::r(1)),
+                 nft::load_destination_port(nft::r(family == ip_family::v4 ? 2 : 5)));
+        map_rule(family, ruleset::publish_any(family), nft::load_destination_port(nft::r(1)));
+    }
+}
+
+/// What stands between a published port and its container, and between a container and the rest.
+inline void put_filter_rules(nft::batch& change, const nft::table& table,
+                             const std::string& bridge) {
+    using namespace nft;
+    const auto answers = state_is_any(ct_state::established | ct_state::related);
+    const auto verdicts = [&](const char* chain, side which, const auto& map, const auto&... when) {
+        for (const ip_family family : both_families)
+            change.add_rule(table, chain, "", family_is(family), when...,
+                            load_address(family, which), decide_by(map(family).name));
+    };
+
+    change.add_rule(table, "egress", "", input_is(bridge, NFT_CMP_NEQ), decide{leave()});
+    change.add_rule(table, "egress", "may stay in the bridge", output_is(bridge),
+                    load_value{value::number(seen_mark)}, store_meta{});
+    change.add_rule(table, "egress", "", answers, decide{accept()});
+    change.add_rule(table, "egress", "", state_is_any(ct_state::invalid | ct_state::untracked),
+                    counter{}, decide{drop()});
+    verdicts("egress", side::source, ruleset::egress);
+    change.add_rule(table, "egress", "not a container's address", counter{}, decide{drop()});
+
+    change.add_rule(table, "ingress", "", output_is(bridge, NFT_CMP_NEQ), decide{leave()});
+    change.add_rule(table, "ingress", "", answers, decide{accept()});
+    change.add_rule(table, "ingress", "not published", destination_was_translated(NFT_CMP_EQ),
+                    counter{}, decide{drop()});
+    verdicts("ingress", side::destination, ruleset::ingress);
+    change.add_rule(table, "ingress", "not a container's address", counter{}, decide{drop()});
+
+    change.add_rule(table, "host", "", input_is(bridge, NFT_CMP_NEQ), decide{leave()});
+    change.add_rule(table, "host", "", answers, decide{accept()});
+    constexpr std::uint8_t neighbour_solicitation = 135;
+    constexpr std::uint8_t neighbour_advertisement = 136;
+    for (const std::uint8_t type : {neighbour_solicitation, neighbour_advertisement})
+        change.add_rule(table, "host", "", icmp_type_is(icmpv6_number, type), decide{accept()});
+    constexpr std::uint8_t echo = 8;
+    constexpr std::uint8_t echo_v6 = 128;
+    change.add_rule(table, "host", "", family_is(ip_family::v4), icmp_type_is(icmp_number, echo),
+                    load_address(ip_family::v4, side::source),
+                    decide_by(ruleset::egress(ip_family::v4).name));
+    change.add_rule(table, "host", "", family_is(ip_family::v6),
+                    icmp_type_is(icmpv6_number, echo_v6), load_address(ip_family::v6, side::source),
+                    decide_by(ruleset::egress(ip_family::v6).name));
+    change.add_rule(table, "host", "the host is not a peer", counter{}, decide{drop()});
+}
+
+/// Sources on the way out.
+inline void put_masquerade_rules(nft::batch& change, const nft::table& table,
+                                 const firewall_options& options) {
+    using namespace nft;
+    for (const cidr& subnet : options.subnets) {
+        // Not on lo: the host speaks to itself from the bridge's address, too.
+        change.add_rule(table, "postrouting", "to the outside", from(subnet),
+                        output_is(options.bridge, NFT_CMP_NEQ), output_is("lo", NFT_CMP_NEQ),
+                        masquerade{});
+        change.add_rule(table, "postrouting", "to a sibling or itself by a published port",
+                        from(subnet), output_is(options.bridge), destination_was_translated(),
+                        masquerade{});
+    }
+    for (const char* const loopback : {"127.0.0.0/8", "::1"})
+        change.add_rule(table, "postrouting", "the host by its loopback",
+                        from(cidr::parse(loopback)), output_is(options.bridge), masquerade{});
+}
+
+/// The bridge's table: containers send from their own addresses, and to the host alone.
+inline void put_bridge_rules(nft::batch& change, const nft::table& table) {
+    using namespace nft;
+    const auto is_type = [](std::uint16_t type) {
+        return std::tuple(load_payload{payload_base::link, 12, 2},
+                          compare{NFT_CMP_EQ, value::wire(type)});
+    };
+    const auto own = [](ip_family family, const load_payload& source) {
+        return std::tuple(load_meta{NFT_META_IIFNAME, r(0)}, source,
+                          lookup{.set = ruleset::sources(family).name, .from = r(0)});
+    };
+    const lookup is_port{.set = ruleset::ports().name, .from = r(0)};
+    change.add_rule(table, "prerouting", "", load_meta{NFT_META_IIFNAME, r(0)}, is_port,
+                    decide{go_to("sender")});
+
+    change.add_rule(table, "sender", "", is_type(ethertype_ipv4),
+                    own(ip_family::v4, load_address(ip_family::v4, side::source, r(4))),
+                    decide{accept()});
+    constexpr load_payload arp_sender{payload_base::network, 14, 4, r(4)};
+    change.add_rule(table, "sender", "", is_type(ethertype_arp), own(ip_family::v4, arp_sender),
+                    decide{accept()});
+    // Router advertisements and redirects are not a container's to send (CVE-2020-10749).
+    constexpr std::uint8_t router_advertisement = 134;
+    constexpr std::uint8_t redirect = 137;
+    for (const std::uint8_t type : {router_advertisement, redirect})
+        change.add_rule(table, "sender", "", is_type(ethertype_ipv6),
+                        icmp_type_is(icmpv6_number, type), counter{}, decide{drop()});
+    change.add_rule(table, "sender", "", is_type(ethertype_ipv6),
+                    own(ip_family::v6, load_address(ip_family::v6, side::source, r(4))),
+                    decide{accept()});
+    for (const char* const before_it_has_one : {"fe80::/10", "::"})
+        change.add_rule(
+            table, "sender", "", is_type(ethertype_ipv6), load_address(ip_family::v6, side::source),
+            is_in(cidr::parse(before_it_has_one)), protocol_is(icmpv6_number), decide{accept()});
+    change.add_rule(table, "sender", "not its own address", counter{}, decide{drop()});
+
+    for (const nft_meta_keys end : {NFT_META_IIFNAME, NFT_META_OIFNAME})
+        change.add_rule(table, "forward", "", load_meta{end, r(0)}, is_port,
+                        load_meta{.key = NFT_META_MARK},
+                        compare{NFT_CMP_NEQ, value::number(seen_mark)}, counter{}, decide{drop()});
+}
+
+/// All that is not one container's. In a kernel that has it already, elements and the containers'
+/// chains stay, and the rules are replaced by the same: so it also mends what others did to them.
+inline void put_base_rules(nft::batch& change, const firewall_options& options) {
+    using namespace nft;
+    const ruleset tables(options.network);
+    change.add_table(tables.inet, "kumiki network " + options.network);
+    change.add_table(tables.bridge, "kumiki network " + options.network);
+    for (const ip_family family : both_families) {
+        for (const nft::set& each : {ruleset::publish(family), ruleset::publish_any(family),
+                                     ruleset::egress(family), ruleset::ingress(family)})
+            change.add_set(tables.inet, each);
+        change.add_set(tables.bridge, ruleset::sources(family));
+    }
+    change.add_set(tables.bridge, ruleset::ports());
+
+    // Own base chains, so that nobody's rules come before or behind ours in one (CVE-2019-9946).
+    const auto base = [&](const table& in, const char* name, std::optional<hook> where) {
+        if (where) change.add_chain(in, name, *where);
+        if (!where) change.add_chain(in, name);
+        change.flush_chain(in, name);
+    };
+    base(tables.inet, "guard", hook{"filter", hook_point::prerouting, -300});
+    base(tables.inet, "published", {});
+    base(tables.inet, "prerouting", hook{"nat", hook_point::prerouting, -100});
+    base(tables.inet, "output", hook{"nat", hook_point::output, -100});
+    base(tables.inet, "postrouting", hook{"nat", hook_point::postrouting, 100});
+    base(tables.inet, "egress", hook{"filter", hook_point::forward, 0});
+    base(tables.inet, "ingress", hook{"filter", hook_point::forward, 1});
+    base(tables.inet, "host", hook{"filter", hook_point::input, 0});
+    base(tables.bridge, "prerouting", hook{"filter", hook_point::prerouting, -300});
+    base(tables.bridge, "sender", {});
+    base(tables.bridge, "forward", hook{"filter", hook_point::forward, 10});
+
+    // route_localnet on the bridge must not open 127.0.0.0/8 to anybody (CVE-2020-8558), and nobody
+    // outside passes for a container.
+    for (const char* const loopback : {"127.0.0.0/8", "::1"})
+        change.add_rule(tables.inet, "guard", "", input_is("lo", NFT_CMP_NEQ),
+                        to(cidr::parse(loopback)), counter{}, decide{drop()});
+    for (const cidr& subnet : options.subnets)
+        change.add_rule(tables.inet, "guard", "not from the network",
+                        input_is(options.bridge, NFT_CMP_NEQ), input_is("lo", NFT_CMP_NEQ),
+                        from(subnet), counter{}, decide{drop()});
+    put_published_rules(change, tables.inet);
+    // What is for others passes through: a published port is one of this host's (CVE-2025-67499).
+    for (const char* const chain : {"prerouting", "output"})
+        change.add_rule(tables.inet, chain, "", destination_is_local(), decide{go_to("published")});
+    put_masquerade_rules(change, tables.inet, options);
+    put_filter_rules(change, tables.inet, options.bridge);
+    put_bridge_rules(change, tables.bridge);
+}
+
+}  // namespace kumiki::inline v0::detail

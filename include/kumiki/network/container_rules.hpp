@@ -1,0 +1,214 @@
+// What one container adds to its network's rules: elements of the shared sets and maps, and chains
+// where a policy has rules of its own.
+//
+// Pure. All of it is derived from firewall_rules, so that what was added can be deleted exactly, by
+// another process, too. A published range is one element for each port: a hash finds it at once, where
+// a range would have to be searched, and its offset computed.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <kumiki/core/error.hpp>
+#include <kumiki/core/ip.hpp>
+#include <kumiki/netlink/nft_action.hpp>
+#include <kumiki/netlink/nft_match.hpp>
+#include <kumiki/netlink/nftables.hpp>
+#include <kumiki/network/policy.hpp>
+#include <kumiki/network/publish.hpp>
+#include <kumiki/network/ruleset.hpp>
+
+namespace kumiki::inline v0 {
+
+/// What a firewall enforces for one container.
+struct firewall_rules {
+    std::string container{};  ///< its name in the network; as for firewall_options::network
+    std::string port{};  ///< the bridge's port to it; need not exist yet
+    std::vector<ip_address> addresses{};  ///< its own: one of a family at most
+    std::vector<published_port> publish{};  ///< with picked ports filled in (port_reservation)
+    policy ingress = allow_all();  ///< who may use the published ports
+    policy egress = allow_all();  ///< what it may open; denied is also a ping to the host
+};
+
+/// Errors: invalid_input that names what cannot be.
+inline void require_valid(const firewall_rules& rules, const firewall_options& options) {
+    detail::require_rule_name("container name", rules.container);
+    (void)nft::value::name(rules.port);
+    if (rules.addresses.empty())
+        throw invalid_input("container", rules.container, "It has no address.");
+    for (std::size_t i = 0; i < rules.addresses.size(); ++i) {
+        const ip_address& address = rules.addresses[i];
+        bool inside = false;
+        for (const cidr& subnet : options.subnets) inside = inside || subnet.contains(address);
+        if (!inside)
+            throw invalid_input("container's address", to_string(address),
+                                "It is in none of the subnets of network " + options.network + ".");
+        for (std::size_t j = 0; j < i; ++j)
+            if (rules.addresses[j].family() == address.family())
+                throw invalid_input("container's address", to_string(address),
+                                    "It has another one of the same family.");
+    }
+    for (const published_port& port : rules.publish) {
+        require_valid(port);
+        bool covered = false;
+        for (const ip_address& address : rules.addresses)
+            covered = covered || port.covers(address.family());
+        if (port.picks_port() || !covered)
+            throw invalid_input("published port", to_string(port),
+                                port.picks_port() ? "Its host port is not reserved yet."
+                                                  : "The container has no address of its family.");
+    }
+}
+
+namespace detail {
+
+/// One container's part of the rules. `options` and `rules` must outlive it.
+class container_rules {
+  public:
+    container_rules(const firewall_options& options, const firewall_rules& rules)
+        : tables_(options.network), rules_(rules) {
+        for (const ip_address& address : rules.addresses) {
+            const ip_family family = address.family();
+            const nft::value port = nft::value::name(rules.port);
+            add(tables_.bridge, ruleset::sources(family), {.key = nft::concat(port, address)});
+            add(tables_.inet, ruleset::egress(family),
+                {.key = address, .data = verdict_of(rules.egress, egress_chain())});
+            add(tables_.inet, ruleset::ingress(family),
+                {.key = address, .data = verdict_of(rules.ingress, ingress_chain())});
+            for (const published_port& each : rules.publish)
+                if (each.covers(family)) publish(each, address);
+        }
+        add(tables_.bridge, ruleset::ports(), {.key = nft::value::name(rules.port)});
+    }
+
+    void add_to(nft::batch& change) const {
+        if (!rules_.egress.rules().empty()) {
+            begin_chain(change, egress_chain());
+            for (const policy_rule& rule : rules_.egress.rules()) put_egress_rule(change, rule);
+            end_chain(change, egress_chain(), rules_.egress);
+        }
+        if (!rules_.ingress.rules().empty()) {
+            begin_chain(change, ingress_chain());
+            for (const policy_rule& rule : rules_.ingress.rules()) put_ingress_rule(change, rule);
+            end_chain(change, ingress_chain(), rules_.ingress);
+        }
+        for (const part& each : parts_) change.add_elements(each.table, each.set, each.elements);
+    }
+    /// First the elements, which lead into the chains.
+    void delete_from(nft::batch& change) const {
+        for (const part& each : parts_) change.delete_elements(each.table, each.set, each.elements);
+        for (const std::string& chain : chains()) delete_chain(change, chain);
+    }
+    /// The same in batches of one deletion each.
+    std::vector<nft::batch> single_deletions() const {
+        std::vector<nft::batch> all;
+        for (const part& each : parts_)
+            for (const nft::element& element : each.elements)
+                all.emplace_back().delete_elements(each.table, each.set, std::span(&element, 1));
+        // Those of older rules, too: nothing leads to them any more.
+        for (const std::string& chain : {egress_chain(), ingress_chain()})
+            delete_chain(all.emplace_back(), chain);
+        return all;
+    }
+
+  private:
+    struct part {
+        nft::table table{};
+        nft::set set{};
+        std::vector<nft::element> elements{};
+    };
+
+    std::string egress_chain() const { return "out-" + rules_.container; }
+    std::string ingress_chain() const { return "in-" + rules_.container; }
+    std::vector<std::string> chains() const {
+        std::vector<std::string> all;
+        if (!rules_.egress.rules().empty()) all.push_back(egress_chain());
+        if (!rules_.ingress.rules().empty()) all.push_back(ingress_chain());
+        return all;
+    }
+    // A policy without rules is a verdict in the map. (Each chain more is looked at by the kernel at
+    // each change that adds one: it searches for loops.)
+    static nft::verdict verdict_of(const policy& rules, std::string chain) {
+        if (!rules.rules().empty()) return nft::go_to(std::move(chain));
+        return rules.otherwise() == access::allow ? nft::accept() : nft::drop();
+    }
+    void add(const nft::table& table, const nft::set& set, nft::element element) {
+        element.comment = rules_.container;
+        if (parts_.empty() || parts_.back().set.name != set.name)
+            parts_.push_back({.table = table, .set = set});
+        parts_.back().elements.push_back(std::move(element));
+    }
+    void publish(const published_port& port, const ip_address& address) {
+        for (std::uint32_t i = 0; i < port.host.count(); ++i) {
+            const auto outside = nft::value::wire(static_cast<std::uint16_t>(port.host.first + i));
+            const auto inside =
+                nft::value::wire(static_cast<std::uint16_t>(port.container.first + i));
+            const nft::value data = nft::concat(address, inside);
+            if (port.on_all_addresses())
+                add(tables_.inet, ruleset::publish_any(address.family()),
+                    {.key = nft::concat(port.transport, outside), .data = data});
+            else
+                add(tables_.inet, ruleset::publish(address.family()),
+                    {.key = nft::concat(port.transport, *port.address, outside), .data = data});
+        }
+    }
+
+    void begin_chain(nft::batch& change, const std::string& name) const {
+        change.add_chain(tables_.inet, name);
+        change.flush_chain(tables_.inet, name);
+    }
+    void delete_chain(nft::batch& change, const std::string& name) const {
+        change.flush_chain(tables_.inet, name);
+        change.delete_chain(tables_.inet, name);
+    }
+    void end_chain(nft::batch& change, const std::string& name, const policy& rules) const {
+        change.add_rule(tables_.inet, name, "", nft::counter{}, decide(rules.otherwise()));
+    }
+    static nft::decide decide(access verdict) {
+        return {verdict == access::allow ? nft::accept() : nft::drop()};
+    }
+    // What the container wrote, before a published port's destination was translated.
+    void put_egress_rule(nft::batch& change, const policy_rule& rule) const {
+        std::optional<decltype(std::tuple(nft::family_is({}), nft::load_ct{}, nft::is_in({})))>
+            peer;
+        if (rule.peers) {
+            const ip_family family = rule.peers->address.family();
+            peer.emplace(nft::family_is(family), nft::load_original_destination(family),
+                         nft::is_in(*rule.peers));
+        }
+        std::optional<decltype(std::tuple(nft::protocol_is(protocol::tcp), nft::load_ct{},
+                                          nft::is_port_in({})))>
+            ports;
+        if (rule.ports)
+            ports.emplace(nft::protocol_is(rule.ports->transport),
+                          nft::load_ct{NFT_CT_PROTO_DST, nft::flow_direction::original},
+                          nft::is_port_in(rule.ports->ports));
+        change.add_rule(tables_.inet, egress_chain(), "", peer, ports, nft::counter{},
+                        decide(rule.verdict));
+    }
+    // The client as it is, and the container's own port.
+    void put_ingress_rule(nft::batch& change, const policy_rule& rule) const {
+        std::optional<decltype(nft::from(cidr{}))> peer;
+        if (rule.peers) peer = nft::from(*rule.peers);
+        std::optional<decltype(std::tuple(nft::protocol_is(protocol::tcp),
+                                          nft::load_destination_port(), nft::is_port_in({})))>
+            ports;
+        if (rule.ports)
+            ports.emplace(nft::protocol_is(rule.ports->transport), nft::load_destination_port(),
+                          nft::is_port_in(rule.ports->ports));
+        change.add_rule(tables_.inet, ingress_chain(), "", peer, ports, nft::counter{},
+                        decide(rule.verdict));
+    }
+
+    ruleset tables_;
+    const firewall_rules& rules_;
+    std::vector<part> parts_;
+};
+
+}  // namespace detail
+}  // namespace kumiki::inline v0

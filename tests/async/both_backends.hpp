@@ -1,0 +1,107 @@
+// What the tests of async/ share: every test that waits runs on both backends.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstddef>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <kumiki/async/scheduler.hpp>
+#include <kumiki/core/unique_fd.hpp>
+#include <kumiki/sys/check.hpp>
+
+#include "support/catch.hpp"
+
+namespace kumiki_test {
+
+/// True when this host lets us have an io_uring.
+inline bool has_io_uring() {
+    try {
+        kumiki::scheduler probe({.backend = kumiki::io_backend::io_uring});
+        return true;
+    } catch (const kumiki::error&) {
+        return false;
+    }
+}
+
+struct descriptor_pair {
+    kumiki::unique_fd first;
+    kumiki::unique_fd second;
+};
+
+/// A pipe: first is the end to read from.
+inline descriptor_pair make_pipe(int flags = 0) {
+    int fds[2];
+    kumiki::sys::check(::pipe2(fds, O_CLOEXEC | flags), "pipe");
+    return {kumiki::unique_fd(fds[0]), kumiki::unique_fd(fds[1])};
+}
+
+inline descriptor_pair make_socket_pair(int type = SOCK_STREAM) {
+    int fds[2];
+    kumiki::sys::check(::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds), "socketpair");
+    return {kumiki::unique_fd(fds[0]), kumiki::unique_fd(fds[1])};
+}
+
+inline std::span<const std::byte> bytes_of(std::string_view text) {
+    return std::as_bytes(std::span(text));
+}
+inline std::span<std::byte> writable(std::string& text) {
+    return std::as_writable_bytes(std::span(text));
+}
+inline void put(int fd, std::string_view text) {
+    REQUIRE(::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()));
+}
+
+/// Waits until it is stopped.
+inline kumiki::task<void> never(kumiki::scheduler& io) {
+    co_await io.sleep_for(std::chrono::hours(24));
+}
+
+/// Counts objects, to see that each frame is destroyed exactly once.
+struct counted {
+    static inline int alive = 0;
+    counted() { ++alive; }
+    counted(const counted&) = delete;
+    counted(counted&&) noexcept { ++alive; }
+    ~counted() { --alive; }
+};
+
+/// A task that has been started and that nobody awaits, as a scheduler that ends leaves it.
+class in_flight : private kumiki::detail::completion {
+  public:
+    in_flight(kumiki::scheduler& io, kumiki::task<void> work, const std::stop_token& stop = {})
+        : work_(std::move(work)), stop_(stop) {
+        auto& promise = kumiki::detail::task_access::promise(work_);
+        promise.adopt(io.loop().ready, stop_, *this);
+        io.loop().ready.push_back(promise);
+        io.run(pass(io));
+    }
+    bool is_done() const { return done_; }
+
+  private:
+    static kumiki::task<void> pass(kumiki::scheduler& io) {
+        co_await io.sleep_for(std::chrono::milliseconds(2));  // what was started is submitted
+    }
+    void on_finished(kumiki::detail::promise_base&) noexcept override { done_ = true; }
+
+    kumiki::task<void> work_;
+    std::stop_token stop_;
+    bool done_ = false;
+};
+
+}  // namespace kumiki_test
+
+/// Declares `io`, a scheduler of each backend in turn; skips where io_uring is denied.
+#define KUMIKI_ON_BOTH_BACKENDS(io)                                                                \
+    const auto io##_backend = GENERATE(kumiki::io_backend::io_uring, kumiki::io_backend::epoll);   \
+    if (io##_backend == kumiki::io_backend::io_uring && !kumiki_test::has_io_uring())              \
+        KUMIKI_SKIP("io_uring is denied on this host");                                            \
+    INFO("backend " << kumiki::to_string(io##_backend));                                           \
+    kumiki::scheduler io({.backend = io##_backend})

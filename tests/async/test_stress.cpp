@@ -1,0 +1,158 @@
+// Many tasks that start, wait, time out, fail and are stopped at random, from a fixed seed: every
+// frame is destroyed exactly once, every operation is over, every result is delivered once.
+
+#include <random>
+#include <stdexcept>
+#include <thread>
+
+#include <kumiki/async/offload.hpp>
+#include <kumiki/async/scope.hpp>
+#include <kumiki/async/stream.hpp>
+#include <kumiki/async/timeout.hpp>
+#include <kumiki/async/when.hpp>
+
+#include "async/both_backends.hpp"
+
+using namespace kumiki;
+using namespace kumiki_test;
+using namespace std::chrono_literals;
+
+namespace {
+
+struct world {
+    scheduler& io;
+    std::mt19937 random;
+    long operations = 0;
+    long outcomes = 0;
+
+    unsigned pick(unsigned below) { return static_cast<unsigned>(random() % below); }
+};
+
+task<void> ping(world& in, int reader, int writer, counted) {
+    std::byte byte[1] = {std::byte{7}};
+    const auto written = co_await in.io.write(writer, byte);
+    if (written != 1) throw std::logic_error("short write");
+    const auto read = co_await in.io.read(reader, byte);
+    if (read != 1) throw std::logic_error("short read");
+}
+stream<unsigned> some_numbers(world& in, counted) {
+    for (unsigned i = 0; i < 4; ++i) {
+        if (in.pick(2) == 0) co_await in.io.sleep_for(std::chrono::microseconds(in.pick(20)));
+        co_yield i;
+    }
+}
+
+task<void> one(world& in, int depth, counted) {
+    ++in.operations;
+    switch (in.pick(depth > 0 ? 9 : 5)) {
+    case 0:
+        co_await in.io.yield();
+        break;
+    case 1:
+        co_await in.io.sleep_for(std::chrono::microseconds(in.pick(100)));
+        break;
+    case 2: {
+        const auto pair = make_socket_pair();
+        co_await ping(in, pair.first.get(), pair.second.get(), {});
+        break;
+    }
+    case 3: {
+        const auto pipe = make_pipe(in.pick(2) == 0 ? O_NONBLOCK : 0);
+        std::byte byte[1];
+        const auto limit = std::chrono::microseconds(in.pick(50));
+        const auto nothing =
+            co_await with_timeout(in.io, limit, in.io.read(pipe.first.get(), byte));
+        if (nothing) throw std::logic_error("read from an empty pipe");
+        break;
+    }
+    case 4:
+        if (in.pick(20) == 0) {
+            const unsigned value = co_await offload(in.io, [] { return 3U; });
+            if (value != 3) throw std::logic_error("offload");
+        }
+        break;
+    case 5: {
+        const auto both = co_await when_all(one(in, depth - 1, {}), one(in, depth - 1, {}));
+        (void)both;
+        break;
+    }
+    case 6: {
+        const auto first = co_await when_any(one(in, depth - 1, {}), one(in, depth - 1, {}));
+        (void)first;
+        break;
+    }
+    case 7: {
+        stream<unsigned> source = some_numbers(in, {});
+        const unsigned most = in.pick(6);
+        for (unsigned i = 0; i < most; ++i) {
+            const auto value = co_await source.next();
+            if (value && *value != i) throw std::logic_error("stream");
+        }
+        break;
+    }
+    default: {
+        const auto limit = std::chrono::microseconds(in.pick(200));
+        const bool ended = co_await with_timeout(in.io, limit, one(in, depth - 1, {}));
+        (void)ended;
+    }
+    }
+}
+
+task<void> counted_one(world& in, counted) {
+    try {
+        co_await one(in, 3, {});
+        ++in.outcomes;
+    } catch (const cancelled&) {
+        ++in.outcomes;
+        throw;
+    }
+}
+
+task<void> batch(world& in, int size) {
+    co_await with_scope(in.io, [&in, size](scope& tasks) -> task<void> {
+        for (int i = 0; i < size; ++i) tasks.spawn(counted_one(in, {}));
+        if (in.pick(3) != 0) co_return;
+        co_await in.io.sleep_for(std::chrono::microseconds(in.pick(300)));
+        tasks.cancel();
+    });
+}
+
+task<void> rounds(world& in, int count, int size) {
+    for (int i = 0; i < count; ++i) co_await batch(in, size);
+}
+
+}  // namespace
+
+TEST_CASE("tasks that wait, fail and are stopped at random leave nothing", "[stress]") {
+    KUMIKI_ON_BOTH_BACKENDS(io);
+    const unsigned seed = GENERATE(1U, 20240611U);
+    CAPTURE(seed);
+    world in{io, std::mt19937(seed)};
+    constexpr int count = 60;
+    constexpr int size = 50;
+    io.run(rounds(in, count, size));
+    CHECK(in.outcomes == count * size);
+    CHECK(in.operations > in.outcomes);
+    CHECK(counted::alive == 0);
+    CHECK(io.loop().operations.size() == 0);
+    CHECK(!io.loop().timers().until_first().has_value());
+}
+
+TEST_CASE("stops from another thread at random leave nothing", "[stress]") {
+    KUMIKI_ON_BOTH_BACKENDS(io);
+    world in{io, std::mt19937(7)};
+    for (int round = 0; round < 50; ++round) {
+        std::stop_source source;
+        const auto delay = std::chrono::microseconds(in.pick(2000));
+        std::thread other([&source, delay] {
+            std::this_thread::sleep_for(delay);
+            source.request_stop();
+        });
+        try {
+            io.run(rounds(in, 5, 10), source.get_token());
+        } catch (const cancelled&) {}
+        other.join();
+        REQUIRE(counted::alive == 0);
+        REQUIRE(io.loop().operations.size() == 0);
+    }
+}

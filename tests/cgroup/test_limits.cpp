@@ -1,0 +1,168 @@
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <ctime>
+#include <string>
+#include <vector>
+
+#include <kumiki/cgroup/limits.hpp>
+#include <kumiki/cgroup/stats.hpp>
+
+#include "cgroup/fixture.hpp"
+#include "support/catch.hpp"
+
+using namespace kumiki;
+using namespace kumiki::literals;
+using kumiki_test::child;
+using settings = std::vector<cgroup_setting>;
+
+#define NEED(set)                                                                                  \
+    if (const auto why = kumiki_test::missing(set); !why.empty()) KUMIKI_SKIP(why)
+
+TEST_CASE("limits stand for the kernel's files and values") {
+    CHECK(settings_of({}).empty());
+    CHECK(settings_of({.memory = 64_MiB, .cpu = cpus(0.5), .pids = 32}) ==
+          settings{{"memory.max", "67108864"}, {"cpu.max", "50000 100000"}, {"pids.max", "32"}});
+    CHECK(settings_of({.memory_high = 1_GiB, .memory_low = 0_B, .memory_swap = 0_B}) ==
+          settings{{"memory.low", "0"}, {"memory.high", "1073741824"}, {"memory.swap.max", "0"}});
+    CHECK(settings_of({.memory_oom_group = true, .cpu_weight = 10000}) ==
+          settings{{"memory.oom.group", "1"}, {"cpu.weight", "10000"}});
+    CHECK(settings_of({.cpu = cpus(2), .cpu_period = std::chrono::milliseconds(10)}) ==
+          settings{{"cpu.max", "20000 10000"}});
+    CHECK(settings_of({.cpu = cpus(0.01)}) == settings{{"cpu.max", "1000 100000"}});
+    CHECK(settings_of({.pids = 1, .raw = {{"io.weight", "100"}, {"io.max", "8:0 rbps=1"}}}) ==
+          settings{{"pids.max", "1"}, {"io.weight", "100"}, {"io.max", "8:0 rbps=1"}});
+}
+
+TEST_CASE("limits know the controllers that they need") {
+    CHECK(controllers_needed(resource_limits{}) == controllers::none);
+    CHECK(controllers_needed({.memory = 64_MiB, .cpu = cpus(0.5), .pids = 32}) ==
+          (controllers::memory | controllers::cpu | controllers::pids));
+    CHECK(controllers_needed({.raw = {{"hugetlb.2MB.max", "0"}, {"cgroup.max.depth", "0"}}}) ==
+          controllers::hugetlb);
+}
+
+TEST_CASE("limits that nothing could run with are refused") {
+    CHECK_THROWS_AS(settings_of({.memory = 0_B}), invalid_input);
+    CHECK_THROWS_AS(settings_of({.memory = 4095_B}), invalid_input);
+    CHECK_THROWS_AS(settings_of({.memory_high = 1_B}), invalid_input);
+    CHECK_THROWS_AS(settings_of({.pids = 0}), invalid_input);
+    CHECK_THROWS_AS(settings_of({.cpu_weight = 0}), invalid_input);
+    CHECK_THROWS_AS(settings_of({.cpu_weight = 10001}), invalid_input);
+    CHECK_THROWS_AS(settings_of({.cpu = cpus(0.01), .cpu_period = std::chrono::milliseconds(50)}),
+                    invalid_input);
+    CHECK_THROWS_AS(settings_of({.cpu = cpus(1), .cpu_period = std::chrono::microseconds(999)}),
+                    invalid_input);
+    CHECK_THROWS_AS(settings_of({.cpu = cpus(1), .cpu_period = std::chrono::seconds(2)}),
+                    invalid_input);
+}
+
+TEST_CASE("raw keys that are no limits are refused") {
+    const auto key = GENERATE(as<std::string>(), "", "weight", "../memory.max", "a/b.c", "..",
+                              "cgroup.procs", "cgroup.kill", "cgroup.freeze",
+                              "cgroup.subtree_control", std::string("io.x\0y", 6));
+    CAPTURE(key);
+    CHECK_THROWS_AS(settings_of({.raw = {{key, "1"}}}), invalid_input);
+    CHECK_THROWS_AS(settings_of({.raw = {{"io.weight", ""}}}), invalid_input);
+    CHECK_THROWS_AS(settings_of({.raw = {{"io.weight", std::string("1\0", 2)}}}), invalid_input);
+}
+
+TEST_CASE("the kernel shows the limits that were written [vm]", "[vm]") {
+    NEED(controllers::memory | controllers::cpu | controllers::pids);
+    auto root = kumiki_test::make_root();
+    const auto group = root.create("limits", {.memory = 64_MiB,
+                                              .memory_high = 32_MiB,
+                                              .memory_oom_group = true,
+                                              .cpu = cpus(0.5),
+                                              .cpu_weight = 50,
+                                              .pids = 32});
+    CHECK(group.read("memory.max") == "67108864\n");
+    CHECK(group.read("memory.high") == "33554432\n");
+    CHECK(group.read("memory.oom.group") == "1\n");
+    CHECK(group.read("cpu.max") == "50000 100000\n");
+    CHECK(group.read("cpu.weight") == "50\n");
+    CHECK(group.read("pids.max") == "32\n");
+    set_limits(group, resource_limits{.pids = 64});
+    CHECK(group.read("pids.max") == "64\n");
+    CHECK(group.read("memory.max") == "67108864\n");
+}
+
+TEST_CASE("a value that the kernel refuses leaves no group behind [vm]", "[vm]") {
+    NEED(controllers::pids);
+    auto root = kumiki_test::make_root();
+    try {
+        root.create("refused", {.pids = 32, .raw = {{"pids.max", "many"}}});
+        FAIL("no error");
+    } catch (const error& failure) {
+        CHECK(failure.errno_value() == EINVAL);
+        CHECK(failure.operation() == "write 'many' to");
+        CHECK(failure.object() == root.group().path() + "/refused/pids.max");
+        CHECK_FALSE(failure.remedy().empty());
+    }
+    CHECK_FALSE(kumiki_test::exists(root.group().path() + "/refused"));
+}
+
+TEST_CASE("forks beyond pids.max are refused and counted [vm]", "[vm]") {
+    NEED(controllers::pids);
+    auto root = kumiki_test::make_root();
+    const auto group = root.create("pids", {.pids = 8});
+    child forker(group, [](void*) {
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        int made = 0;
+        while (made < 100) {
+            const pid_t pid = ::fork();
+            if (pid < 0) break;
+            if (pid == 0) child::wait_for_signal(nullptr);
+            ++made;
+        }
+        ::_exit(errno == EAGAIN ? made : 100);
+    });
+    REQUIRE(forker.pid() > 0);
+    CHECK(forker.wait().code == 7);
+    const auto stats = read_stats(group);
+    CHECK(stats.pids_max_hits == 1U);
+    CHECK(*stats.pids_current <= 8);
+}
+
+TEST_CASE("a process over memory.max is killed and counted as an OOM kill [vm]", "[vm]") {
+    NEED(controllers::memory);
+    auto root = kumiki_test::make_root();
+    const auto group = root.create("memory", {.memory = 16_MiB});
+    if (group.try_read("memory.swap.max")) set_limits(group, resource_limits{.memory_swap = 0_B});
+    child hog(group, [](void*) {
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        constexpr std::size_t size = 64U << 20;
+        void* memory =
+            ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED) ::_exit(2);
+        for (std::size_t i = 0; i < size; i += 4096) static_cast<volatile char*>(memory)[i] = 1;
+        ::_exit(1);
+    });
+    REQUIRE(hog.pid() > 0);
+    CHECK(hog.wait().signal == SIGKILL);
+    const auto stats = read_stats(group);
+    REQUIRE(stats.memory_events);
+    CHECK(stats.memory_events->oom_kill == 1);
+    CHECK(stats.memory_events->max > 0);
+    CHECK(stats.memory_current);
+    if (stats.memory_peak) CHECK(stats.memory_peak->count <= (16U << 20));
+}
+
+TEST_CASE("a busy process is throttled to cpu.max [vm]", "[vm]") {
+    NEED(controllers::cpu);
+    auto root = kumiki_test::make_root();
+    const auto group = root.create("cpu", {.cpu = cpus(0.2)});
+    child busy(group, [](void*) {
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;) {}
+    });
+    REQUIRE(busy.pid() > 0);
+    CHECK(kumiki_test::eventually([&] {
+        const auto stats = read_stats(group);
+        return stats.cpu_throttled_periods.value_or(0) >= 3 && stats.cpu_throttled->count() > 0;
+    }));
+}

@@ -1,0 +1,246 @@
+// A container with a network of its own, from end to end: a host, an outside, packets.
+#include <string>
+#include <thread>
+
+#include <kumiki/container/container.hpp>
+#include <kumiki/netlink/address.hpp>
+#include <kumiki/netlink/link.hpp>
+#include <kumiki/network/bridge_network.hpp>
+
+#include "container/support.hpp"
+#include "support/busybox.hpp"
+#include "support/catch.hpp"
+#include "support/leaks.hpp"
+#include "support/netns.hpp"
+#include "support/scratch.hpp"
+
+using namespace kumiki;
+using namespace kumiki::literals;
+using namespace std::chrono_literals;
+using kumiki_test::private_netns;
+
+namespace {
+
+/// A host with a network of containers, and an outside with two clients' addresses.
+struct site {
+    kumiki_test::busybox_root root;
+    kumiki_test::scratch place;
+    private_netns host;
+    private_netns outside;
+
+    site() {
+        kumiki_test::write_text(root.path() + "/www/index.html", "a page\n");
+        bring_loopback_up(host.fd());
+        host.run([&] {
+            auto route = netlink_socket::open(NETLINK_ROUTE);
+            netlink_batch batch;
+            create_veth(batch, {.name = "up0", .peer_name = "out0", .peer_netns = outside.fd()});
+            route.transact(batch);
+        });
+        give(host, "up0", {"192.0.2.1/24"_cidr, "2001:db8::1/64"_cidr});
+        give(outside, "out0", {"192.0.2.7/24"_cidr, "192.0.2.66/24"_cidr, "2001:db8::7/64"_cidr});
+    }
+
+    static void give(const private_netns& ns, const char* name, std::vector<cidr> addresses) {
+        ns.run([&] {
+            auto route = netlink_socket::open(NETLINK_ROUTE);
+            netlink_batch batch;
+            const int index = static_cast<int>(::if_nametoindex(name));
+            for (const cidr& address : addresses) add_address(batch, index, address);
+            set_link(batch, index, {.up = true});
+            route.transact(batch);
+        });
+    }
+
+    bridge_network open() {
+        return bridge_network::open({.name = "web",
+                                     .subnet = "10.88.0.0/24"_cidr,
+                                     .subnet6 = "fd00:88::/64"_cidr,
+                                     .state_directory = place.path()});
+    }
+    container_spec spec(std::string script) {
+        return kumiki_test::shell_spec(root, std::move(script));
+    }
+
+    /// What a client gets from http://to:port/, or nothing.
+    std::string fetch(const private_netns& from, ip_address to, std::uint16_t port,
+                      std::optional<ip_address> source = {}, int milliseconds = 3000) {
+        return from.run([&]() -> std::string {
+            const unique_fd fd(::socket(to.is_v4() ? AF_INET : AF_INET6,
+                                        SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+            if (source) {
+                const auto [own, size] = kumiki_test::endpoint_address(*source, 0).to_kernel();
+                sys::check(::bind(fd.get(), reinterpret_cast<const sockaddr*>(&own), size), "bind");
+            }
+            const auto [peer, size] = kumiki_test::endpoint_address(to, port).to_kernel();
+            ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer), size);
+            if (!kumiki_test::wait_for(fd.get(), POLLOUT, milliseconds)) return "";
+            const char request[] = "GET / HTTP/1.0\r\n\r\n";
+            if (::send(fd.get(), request, sizeof request - 1, MSG_NOSIGNAL) < 0) return "";
+            std::string answer;
+            char text[1024];
+            while (kumiki_test::wait_for(fd.get(), POLLIN, milliseconds)) {
+                const auto n = ::recv(fd.get(), text, sizeof text, 0);
+                if (n <= 0) break;
+                answer.append(text, static_cast<std::size_t>(n));
+            }
+            const auto body = answer.find("\r\n\r\n");
+            return body == std::string::npos ? "" : answer.substr(body + 4);
+        });
+    }
+};
+
+const std::string serve =
+    "httpd -p 80 -h /www; while ! wget -q -O /dev/null http://127.0.0.1/ 2>/dev/null; do sleep "
+    "0.01; done; "
+    "echo ready; sleep 1000";
+
+/// Starts a server, waits until it serves, and gives it to `use` on the host.
+task<void> serving(scheduler& io, container_spec spec, kumiki_test::use_container use) {
+    kumiki_test::pipe_pair pipe;
+    spec.process.stdio[1] = pipe.out.get();
+    auto box = co_await container::start(io, std::move(spec));
+    pipe.out.reset();
+    std::byte buffer[16];
+    auto size = co_await io.read(pipe.in.get(), buffer);
+    CHECK(size == 6);
+    use(box);
+}
+
+std::vector<std::string> bridges_and_veths(const private_netns& ns) {
+    auto socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
+    std::vector<std::string> names;
+    for (const auto& link : list_links(socket)) names.push_back(link.name);
+    return names;
+}
+
+/// The deletion of interfaces ends a little after the containers.
+std::vector<std::string> settled_links(const private_netns& ns,
+                                       const std::vector<std::string>& wanted) {
+    for (int i = 0;; ++i) {
+        auto links = bridges_and_veths(ns);
+        if (links == wanted || i == 200) return links;
+        std::this_thread::sleep_for(10ms);
+    }
+}
+
+}  // namespace
+
+TEST_CASE(
+    "a published port answers from outside in both families, and a denied client gets nothing") {
+    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    site here;
+    const auto before = bridges_and_veths(here.host);
+    here.host.run([&] {
+        const auto net = here.open();
+        scheduler io;
+        auto spec = here.spec(serve);
+        spec.network =
+            net.attach({.publish = {tcp(8080, 80)}, .ingress = allow_all().deny("192.0.2.66"_ip)});
+        io.run(serving(io, std::move(spec), [&](container& box) {
+            CHECK(here.fetch(here.outside, "192.0.2.1"_ip, 8080, "192.0.2.7"_ip) == "a page\n");
+            CHECK(here.fetch(here.outside, "2001:db8::1"_ip, 8080) == "a page\n");
+            CHECK(here.fetch(here.outside, "192.0.2.1"_ip, 8080, "192.0.2.66"_ip, 300).empty());
+            CHECK(here.fetch(here.host, "127.0.0.1"_ip, 8080) == "a page\n");
+            CHECK(here.fetch(here.host, "192.0.2.1"_ip, 8080) == "a page\n");
+            CHECK(here.fetch(here.outside, "192.0.2.1"_ip, 80, {}, 300).empty());
+            REQUIRE(box.network() != nullptr);
+            CHECK(box.network()->addresses().size() == 2);
+        }));
+    });
+    CHECK(bridges_and_veths(here.host) == before);
+}
+
+TEST_CASE("a container finds its address, its route and its own name inside") {
+    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    site here;
+    here.host.run([&] {
+        const auto net = here.open();
+        auto spec = here.spec("ip -o -4 addr show eth0; ip route; ip -6 route; cat /etc/hosts");
+        spec.name = "named";
+        spec.network = net.attach({.address = "10.88.0.9"_ip});
+        const auto seen = kumiki_test::run_shell(std::move(spec));
+        CHECK(seen.output.find("10.88.0.9") != std::string::npos);
+        CHECK(seen.output.find("default via 10.88.0.1 dev eth0") != std::string::npos);
+        CHECK(seen.output.find("default via fd00:88::1 dev eth0") != std::string::npos);
+        CHECK(seen.output.find("10.88.0.9\tnamed") != std::string::npos);
+    });
+}
+
+TEST_CASE("a container with its egress denied reaches nothing, with its first packet too") {
+    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    site here;
+    const auto server = kumiki_test::serve(here.outside, SOCK_STREAM, "192.0.2.7"_ip, 5000);
+    here.host.run([&] {
+        const auto net = here.open();
+        const auto send_one = [&](policy egress) {
+            auto spec = here.spec("nc 192.0.2.7 5000 < /etc/passwd & sleep 0.5");
+            spec.network = net.attach({.egress = std::move(egress)});
+            kumiki_test::run_shell(std::move(spec));
+            return static_cast<bool>(unique_fd(::accept(server.get(), nullptr, nullptr)));
+        };
+        CHECK_FALSE(send_one(deny_all()));
+        CHECK(send_one(allow_all()));
+        CHECK_FALSE(send_one(allow_all().deny("192.0.2.0/24"_cidr)));
+        CHECK(send_one(deny_all().allow("192.0.2.7"_ip, tcp(5000))));
+    });
+}
+
+TEST_CASE("a start that fails after the network was built leaves nothing of it") {
+    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    site here;
+    here.host.run([&] {
+        const auto net = here.open();
+        const auto before = bridges_and_veths(here.host);
+        scheduler io;
+        for (int i = 0; i < 5; ++i) {
+            auto spec = here.spec("exit 0");
+            spec.process.args = {"no-such-command"};
+            spec.network = net.attach({.publish = {tcp(8080, 80)}, .address = "10.88.0.7"_ip});
+            CHECK_THROWS_AS(io.run(kumiki_test::start_and_wait(io, std::move(spec))), start_error);
+        }
+        CHECK(settled_links(here.host, before) == before);
+    });
+}
+
+TEST_CASE("a published port that is taken is refused by name before there is a process") {
+    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    site here;
+    const auto holder = kumiki_test::serve(here.host, SOCK_STREAM, "192.0.2.1"_ip, 8080);
+    here.host.run([&] {
+        const auto net = here.open();
+        scheduler io;
+        auto spec = here.spec("exit 0");
+        spec.network = net.attach({.publish = {tcp(8080, 80)}});
+        try {
+            io.run(kumiki_test::start_and_wait(io, std::move(spec)));
+            FAIL("the port was taken twice");
+        } catch (const error& failure) {
+            INFO(failure.what());
+            CHECK(failure.errno_value() == EADDRINUSE);
+            CHECK(std::string(failure.what()).find("8080") != std::string::npos);
+        }
+    });
+}
+
+TEST_CASE("200 starts with a network and a published port leave nothing") {
+    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    site here;
+    here.host.run([&] {
+        const auto net = here.open();
+        scheduler io;
+        const auto once = [&] {
+            auto spec = here.spec("exit 0");
+            spec.process.args = {"/bin/true"};
+            spec.network = net.attach({.publish = {tcp(8080, 80), udp(5353, 53)}});
+            return io.run(kumiki_test::start_and_wait(io, std::move(spec))).exit_code();
+        };
+        REQUIRE(once() == 0);
+        const std::vector<std::string> links{"lo", "up0", "km-web"};
+        CHECK(settled_links(here.host, links) == links);
+        const auto before = kumiki_test::holdings::now();
+        for (int i = 0; i < 200; ++i) REQUIRE(once() == 0);
+        CHECK(settled_links(here.host, links) == links);
+        KUMIKI_CHECK_NOTHING_LEFT(before);
+    });
+}

@@ -1,0 +1,54 @@
+#include <kumiki/network/bridge_options.hpp>
+
+#include "support/catch.hpp"
+
+using namespace kumiki;
+using namespace kumiki::literals;
+
+namespace {
+
+bridge_options good() {
+    return {.name = "web", .subnet = "10.88.0.0/24"_cidr, .subnet6 = "fd00:88::/64"_cidr};
+}
+
+}  // namespace
+
+TEST_CASE("Good options are taken as they are") {
+    auto options = good();
+    CHECK(detail::require_bridge_options(options).name == "web");
+    options.name = "0123456789ab";
+    options.mtu = 1280;
+    CHECK(detail::require_bridge_options(options).mtu == 1280U);
+}
+
+TEST_CASE("A name that cannot be a network's is refused") {
+    auto options = good();
+    options.name = GENERATE("", "0123456789abc", "a b", "a/b", ".a", "-a", "a:b", "\xc3\xa4");
+    CAPTURE(options.name);
+    CHECK_THROWS_AS(detail::require_bridge_options(options), invalid_input);
+}
+
+TEST_CASE("A subnet that cannot be a container network's is refused") {
+    auto options = good();
+    options.subnet = GENERATE("10.88.0.0/31"_cidr, "10.0.0.0/7"_cidr, "127.0.0.0/8"_cidr,
+                              "224.0.0.0/8"_cidr, "0.0.0.0/8"_cidr, "fd00::/64"_cidr, cidr{});
+    CAPTURE(to_string(options.subnet));
+    CHECK_THROWS_AS(detail::require_bridge_options(options), invalid_input);
+}
+
+TEST_CASE("An IPv6 subnet that cannot be a container network's is refused") {
+    auto options = good();
+    options.subnet6 = GENERATE("fd00::/127"_cidr, "fd00::/32"_cidr, "::/64"_cidr, "fe80::/64"_cidr,
+                               "ff02::/64"_cidr, "10.89.0.0/24"_cidr);
+    CAPTURE(to_string(*options.subnet6));
+    CHECK_THROWS_AS(detail::require_bridge_options(options), invalid_input);
+}
+
+TEST_CASE("An MTU out of range and a relative state directory are refused") {
+    auto options = good();
+    SECTION("small") { options.mtu = 1279; }
+    SECTION("large") { options.mtu = 65536; }
+    SECTION("relative") { options.state_directory = "run"; }
+    SECTION("empty") { options.state_directory = ""; }
+    CHECK_THROWS_AS(detail::require_bridge_options(options), invalid_input);
+}

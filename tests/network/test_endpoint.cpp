@@ -1,0 +1,401 @@
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <atomic>
+#include <thread>
+
+#include <kumiki/network/endpoint.hpp>
+
+#include "support/catch.hpp"
+#include "support/netns.hpp"
+#include "support/scratch.hpp"
+
+using namespace kumiki;
+using namespace kumiki::literals;
+using kumiki_test::private_netns;
+
+#define NEEDS_NETNS                                                                                \
+    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
+
+namespace {
+
+struct test_host {
+    kumiki_test::scratch place;
+    private_netns ns;
+    netlink_socket socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
+    std::optional<bridge_network> net;
+
+    explicit test_host(cidr subnet = "10.88.0.0/24"_cidr,
+                       std::optional<cidr> subnet6 = "fd00:88::/64"_cidr) {
+        bring_loopback_up(ns.fd());
+        net = ns.run([&] {
+            return bridge_network::open({.name = "web",
+                                         .subnet = subnet,
+                                         .subnet6 = subnet6,
+                                         .state_directory = place.path()});
+        });
+    }
+    endpoint_reservation hold(const std::string& name, attach_options options = {}) const {
+        return ns.run([&] { return reserve(net->attach(std::move(options)), name); });
+    }
+    endpoint connect(const private_netns& inside, const std::string& name,
+                     attach_options options = {}) const {
+        return hold(name, std::move(options)).connect(inside.fd());
+    }
+    // The host's ends of veth pairs.
+    std::vector<std::string> ports() {
+        std::vector<std::string> names;
+        for (const auto& link : list_links(socket))
+            if (link.kind == "veth") names.push_back(link.name);
+        return names;
+    }
+};
+
+std::vector<std::string> routes_of(const private_netns& ns) {
+    auto socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
+    std::vector<std::string> texts;
+    for (const auto& route : list_routes(socket)) texts.push_back(to_string(route));
+    std::sort(texts.begin(), texts.end());
+    return texts;
+}
+
+int errno_of(auto&& function) {
+    try {
+        function();
+    } catch (const error& failure) {
+        INFO(failure.what());
+        return failure.errno_value();
+    }
+    return -1;
+}
+
+}  // namespace
+
+TEST_CASE("A connected container has its interface, addresses and routes, and its loopback") {
+    NEEDS_NETNS;
+    test_host host;
+    const private_netns inside;
+    const auto link = host.connect(inside, "box");
+    CHECK(link.addresses() == std::vector<ip_address>{"10.88.0.2"_ip, "fd00:88::2"_ip});
+
+    auto socket = netlink_socket::open_in(inside.fd(), NETLINK_ROUTE);
+    const auto eth0 = find_link(socket, "eth0");
+    REQUIRE(eth0);
+    CHECK(eth0->is_up);
+    CHECK(eth0->mtu == 1500);
+    CHECK(!eth0->forwards_ipv4);
+    CHECK(to_string(eth0->mac.value()) == "02:00:0a:58:00:02");
+    CHECK(find_link(socket, "lo")->is_up);
+    std::vector<std::string> addresses;
+    for (const auto& a : list_addresses(socket, eth0->index)) {
+        CHECK(!a.is_tentative());
+        addresses.push_back(to_string(a.address));
+    }
+    std::sort(addresses.begin(), addresses.end());
+    CHECK(addresses ==
+          std::vector<std::string>{"10.88.0.2/24", "fd00:88::2/64", "fe80::aff:fe58:2/64"});
+    CHECK(routes_of(inside) == std::vector<std::string>{"10.88.0.1/32", "default via 10.88.0.1",
+                                                        "default via fd00:88::1", "fd00:88::1/128",
+                                                        "fe80::/64"});
+    const auto out = find_link(host.socket, link.host_link());
+    REQUIRE(out);
+    CHECK(out->is_up);
+    CHECK(out->peer == eth0->index);
+    CHECK(out->master == host.net->bridge().index);
+    CHECK(out->alias == "kumiki:web:box");
+    CHECK(list_addresses(host.socket, out->index).empty());  // no link-local address on a port
+}
+
+TEST_CASE("Packets pass between host and container in both families at once") {
+    NEEDS_NETNS;
+    test_host host;
+    const private_netns inside;
+    const auto link = host.connect(inside, "box");
+    for (const auto& address : link.addresses()) {
+        CAPTURE(to_string(address));
+        for (const int type : {SOCK_STREAM, SOCK_DGRAM}) {
+            const auto server = kumiki_test::serve(inside, type, address, 80);
+            const auto seen = kumiki_test::reaches(host.ns, type, address, 80, server);
+            REQUIRE(seen);
+            CHECK(seen->address == (address.is_v4() ? "10.88.0.1"_ip : "fd00:88::1"_ip));
+        }
+    }
+}
+
+TEST_CASE("What was asked for is given: addresses, Ethernet address, name of the interface") {
+    NEEDS_NETNS;
+    test_host host;
+    const private_netns inside;
+    const auto link = host.connect(inside, "box",
+                                   {.address = "10.88.0.77"_ip,
+                                    .address6 = "fd00:88::abcd"_ip,
+                                    .mac = mac_address::parse("02:11:22:33:44:55"),
+                                    .interface = "net7"});
+    CHECK(link.addresses() == std::vector<ip_address>{"10.88.0.77"_ip, "fd00:88::abcd"_ip});
+    auto socket = netlink_socket::open_in(inside.fd(), NETLINK_ROUTE);
+    const auto net7 = find_link(socket, "net7");
+    REQUIRE(net7);
+    CHECK(to_string(net7->mac.value()) == "02:11:22:33:44:55");
+    CHECK(errno_of([&] { host.hold("other", {.address = "10.88.0.77"_ip}); }) == EADDRINUSE);
+}
+
+TEST_CASE("A network without IPv6 gives a container none") {
+    NEEDS_NETNS;
+    test_host host("10.88.0.0/24"_cidr, std::nullopt);
+    const private_netns inside;
+    const auto link = host.connect(inside, "box");
+    CHECK(link.addresses() == std::vector<ip_address>{"10.88.0.2"_ip});
+    auto socket = netlink_socket::open_in(inside.fd(), NETLINK_ROUTE);
+    for (const auto& a : list_addresses(socket, find_link(socket, "eth0")->index))
+        CHECK(a.address.address.is_v4());
+    const auto server = kumiki_test::serve(inside, SOCK_STREAM, "10.88.0.2"_ip, 80);
+    CHECK(kumiki_test::reaches(host.ns, SOCK_STREAM, "10.88.0.2"_ip, 80, server));
+}
+
+TEST_CASE("A published port answers from outside and from the host, and denied ones get nothing") {
+    NEEDS_NETNS;
+    const private_netns outside;
+    test_host host;
+    {
+        auto near = netlink_socket::open_in(host.ns.fd(), NETLINK_ROUTE);
+        auto far = netlink_socket::open_in(outside.fd(), NETLINK_ROUTE);
+        netlink_batch pair;
+        create_veth(pair, {.name = "up0", .peer_name = "eth0", .peer_netns = outside.fd()});
+        near.transact(pair);
+        const auto give = [](netlink_socket& socket, const char* name, cidr four, cidr six) {
+            const auto link = find_link(socket, name).value();
+            netlink_batch batch;
+            set_link(batch, link.index, {.no_link_local = true});
+            set_link(batch, link.index, {.up = true});
+            add_address(batch, link.index, four);
+            add_address(batch, link.index, six);
+            add_address(batch, link.index, link.mac.value().link_local());
+            socket.transact(batch);
+        };
+        give(near, "up0", "192.0.2.1/24"_cidr, "2001:db8::1/64"_cidr);
+        give(far, "eth0", "192.0.2.9/24"_cidr, "2001:db8::9/64"_cidr);
+        // Opened again with the uplink there: its forwarding is switched on now.
+        host.net.reset();
+        host.net = host.ns.run([&] {
+            return bridge_network::open({.name = "web",
+                                         .subnet = "10.88.0.0/24"_cidr,
+                                         .subnet6 = "fd00:88::/64"_cidr,
+                                         .state_directory = host.place.path()});
+        });
+    }
+    const private_netns inside;
+    const auto link = host.connect(inside, "box",
+                                   {.publish = {tcp(8080, 80), udp(8080, 80), tcp(8081, 81)},
+                                    .ingress = allow_all().deny("192.0.2.0/24"_cidr, tcp(81))});
+    const auto passes = [&](const private_netns& from, int type, ip_address to, std::uint16_t port,
+                            ip_address service, std::uint16_t inner, int wait) {
+        const auto server = kumiki_test::serve(inside, type, service, inner);
+        const auto seen = kumiki_test::reaches(from, type, to, port, server, wait);
+        return seen ? to_string(seen->address) : std::string("nothing");
+    };
+    const auto box4 = "10.88.0.2"_ip;
+    const auto box6 = "fd00:88::2"_ip;
+    for (const int type : {SOCK_STREAM, SOCK_DGRAM}) {
+        CAPTURE(type);
+        CHECK(passes(outside, type, "192.0.2.1"_ip, 8080, box4, 80, 3000) == "192.0.2.9");
+        CHECK(passes(outside, type, "2001:db8::1"_ip, 8080, box6, 80, 3000) == "2001:db8::9");
+        CHECK(passes(host.ns, type, "127.0.0.1"_ip, 8080, box4, 80, 3000) != "nothing");
+        CHECK(passes(host.ns, type, "192.0.2.1"_ip, 8080, box4, 80, 3000) != "nothing");
+    }
+    CHECK(passes(outside, SOCK_STREAM, "192.0.2.1"_ip, 8081, box4, 81, 300) == "nothing");
+    CHECK(passes(outside, SOCK_STREAM, "192.0.2.1"_ip, 8082, box4, 80, 300) == "nothing");
+}
+
+TEST_CASE("A container does not reach its sibling, and both keep reaching the gateway") {
+    NEEDS_NETNS;
+    test_host host;
+    const private_netns one;
+    const private_netns two;
+    const auto first = host.connect(one, "one");
+    const auto second = host.connect(two, "two", {.publish = {tcp(8080, 80)}});
+    for (const auto& address : second.addresses()) {
+        CAPTURE(to_string(address));
+        const auto server = kumiki_test::serve(two, SOCK_STREAM, address, 81);
+        CHECK(!kumiki_test::reaches(one, SOCK_STREAM, address, 81, server, 300));
+    }
+    // By the published port it does (hairpin), more than once: no redirect leads it astray.
+    for (int i = 0; i < 3; ++i) {
+        const auto server = kumiki_test::serve(two, SOCK_STREAM, "10.88.0.3"_ip, 80);
+        CHECK(kumiki_test::reaches(one, SOCK_STREAM, "10.88.0.1"_ip, 8080, server));
+    }
+}
+
+TEST_CASE("Disconnecting leaves neither interface, and frees address and port at once") {
+    NEEDS_NETNS;
+    test_host host("10.88.0.0/30"_cidr, std::nullopt);  // one address to give
+    const private_netns inside;
+    for (int round = 0; round < 20; ++round) {
+        auto link = host.connect(inside, "box", {.publish = {tcp(8080, 80)}});
+        CHECK(link.published().at(0).host == port_range{8080, 8080});
+        CHECK(errno_of([&] { host.hold("second"); }) == EADDRNOTAVAIL);
+        if (round % 2 == 0) {
+            link.disconnect();
+            link.disconnect();
+        }
+    }
+    CHECK(host.ports().empty());
+    auto socket = netlink_socket::open_in(inside.fd(), NETLINK_ROUTE);
+    CHECK(!find_link(socket, "eth0"));
+}
+
+TEST_CASE("A container whose namespace went first is disconnected without complaint") {
+    NEEDS_NETNS;
+    struct counting : observer {
+        int failures = 0;
+        observer* before = set_observer(this);
+        void release_failed(const error&) noexcept override { ++failures; }
+        ~counting() override { set_observer(before); }
+    } told;
+    test_host host("10.88.0.0/30"_cidr, std::nullopt);
+    for (int round = 0; round < 20; ++round) {
+        std::optional<private_netns> inside(std::in_place);
+        const auto link = host.connect(*inside, "box");
+        inside.reset();  // the kernel takes the pair away, now or later
+    }
+    CHECK(host.ports().empty());
+    CHECK(told.failures == 0);
+}
+
+TEST_CASE("A failure at any point of connecting leaves nothing") {
+    NEEDS_NETNS;
+    test_host host;
+    const private_netns inside;
+    auto socket = netlink_socket::open_in(inside.fd(), NETLINK_ROUTE);
+    netlink_batch batch;
+    attach_options options{.publish = {tcp(8080, 80)}};
+    int netns = inside.fd();
+    const unique_fd no_netns = sys::open_at(AT_FDCWD, "/dev/null", O_RDONLY);
+    SECTION("the interface's name is taken inside") { create_bridge(batch, {.name = "eth0"}); }
+    SECTION("the descriptor is no network namespace") { netns = no_netns.get(); }
+    SECTION("the default route is there already") {
+        create_veth(batch, {.name = "x0", .peer_name = "x1"});
+        set_link(batch, "x0", {.up = true});
+        socket.transact(batch);
+        batch.clear();
+        const int x0 = find_link(socket, "x0")->index;
+        add_address(batch, x0, "192.0.2.2/24"_cidr);
+        add_route(batch, default_route("192.0.2.1"_ip, x0));
+    }
+    SECTION("the bridge is gone") {
+        netlink_batch gone;
+        delete_link(gone, "km-web");
+        host.socket.transact(gone);
+    }
+    socket.transact(batch);
+    CHECK_THROWS_AS(host.hold("box", options).connect(netns).addresses(), error);
+    CHECK(host.ports().empty());
+    // The address and the port are free again.
+    auto again = host.hold("again", {.publish = {tcp(8080, 80)}, .address = "10.88.0.2"_ip});
+    CHECK(again.addresses().front() == "10.88.0.2"_ip);
+}
+
+TEST_CASE("A reservation that is not used is given back") {
+    NEEDS_NETNS;
+    test_host host("10.88.0.0/30"_cidr, std::nullopt);
+    { const auto held = host.hold("box", {.publish = {tcp(8080, 80)}}); }
+    const auto held = host.hold("box", {.publish = {tcp(8080, 80)}});
+    CHECK(held.addresses().front() == "10.88.0.2"_ip);
+    CHECK(held.published().size() == 1);
+    CHECK(host.ports().empty());
+}
+
+TEST_CASE("A host port in use is told when the container is reserved") {
+    NEEDS_NETNS;
+    test_host host;
+    const auto other = kumiki_test::serve(host.ns, SOCK_STREAM, "0.0.0.0"_ip, 8080);
+    CHECK(errno_of([&] { host.hold("box", {.publish = {tcp(8080, 80)}}); }) == EADDRINUSE);
+    const auto held = host.hold("box", {.publish = {tcp(8081, 80)}});
+    CHECK(errno_of([&] { host.hold("second", {.publish = {tcp(8081, 80)}}); }) == EADDRINUSE);
+}
+
+TEST_CASE("Many containers connect from many threads and all go") {
+    NEEDS_NETNS;
+    test_host host;
+    std::vector<std::thread> threads;
+    std::atomic<int> wrong{0};
+    for (int t = 0; t < 8; ++t)
+        threads.emplace_back([&, t] {
+            try {
+                for (int i = 0; i < 10; ++i) {
+                    const private_netns inside;
+                    const auto link =
+                        host.connect(inside, "box" + std::to_string(t) + "-" + std::to_string(i));
+                    if (routes_of(inside).size() != 5) ++wrong;
+                }
+            } catch (...) {
+                ++wrong;
+            }
+        });
+    for (auto& thread : threads) thread.join();
+    CHECK(wrong == 0);
+    CHECK(host.ports().empty());
+}
+
+TEST_CASE("A connected container keeps its network open") {
+    NEEDS_NETNS;
+    test_host host;
+    const private_netns inside;
+    std::optional<endpoint> link = host.connect(inside, "box");
+    host.net.reset();
+    CHECK(find_link(host.socket, "km-web"));
+    link.reset();
+    CHECK(!find_link(host.socket, "km-web"));
+    CHECK(kumiki_test::names_in(host.place.path()).empty());
+}
+
+TEST_CASE("What a killed process left of its containers is removed by the next to open") {
+    NEEDS_NETNS;
+    test_host host;
+    const private_netns inside;
+    int ready[2];
+    REQUIRE(::pipe2(ready, O_CLOEXEC) == 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        try {
+            // Its own handle: the parent's locks are shared with it by the fork, so they go first.
+            host.net.reset();
+            auto net = host.ns.run([&] {
+                return bridge_network::open({.name = "other",
+                                             .subnet = "10.99.0.0/24"_cidr,
+                                             .state_directory = host.place.path()});
+            });
+            const auto link =
+                host.ns.run([&] { return reserve(net.attach(), "box"); }).connect(inside.fd());
+            (void)!::write(ready[1], "x", 1);
+            for (;;) ::pause();
+        } catch (...) {
+            ::_exit(1);
+        }
+    }
+    REQUIRE(child > 0);
+    ::close(ready[1]);
+    char byte = 0;
+    REQUIRE(::read(ready[0], &byte, 1) == 1);
+    CHECK(host.ports().size() == 1);
+    ::kill(child, SIGKILL);
+    REQUIRE(::waitpid(child, nullptr, 0) == child);
+    CHECK(host.ports().size() == 1);
+    host.ns.run([&] {
+        const auto net = bridge_network::open(
+            {.name = "other", .subnet = "10.99.0.0/24"_cidr, .state_directory = host.place.path()});
+        CHECK(host.ports().empty());
+    });
+    CHECK(!find_link(host.socket, "km-other"));
+    ::close(ready[0]);
+}
+
+TEST_CASE("Loopback alone comes up, with both of its addresses") {
+    NEEDS_NETNS;
+    const private_netns inside;
+    bring_loopback_up(inside.fd());
+    auto socket = netlink_socket::open_in(inside.fd(), NETLINK_ROUTE);
+    CHECK(find_link(socket, "lo")->is_up);
+    CHECK(list_addresses(socket, 1).size() == 2);
+    const auto server = kumiki_test::serve(inside, SOCK_STREAM, "127.0.0.1"_ip, 80);
+    CHECK(kumiki_test::reaches(inside, SOCK_STREAM, "127.0.0.1"_ip, 80, server));
+}
