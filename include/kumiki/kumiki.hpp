@@ -5,6 +5,7 @@
 #pragma once
 
 #include <kumiki/async/backend.hpp>
+#include <kumiki/async/direct_io.hpp>
 #include <kumiki/async/epoll.hpp>
 #include <kumiki/async/event_loop.hpp>
 #include <kumiki/async/offload.hpp>

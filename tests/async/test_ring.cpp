@@ -10,9 +10,14 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <filesystem>
+#include <fstream>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include <kumiki/async/scope.hpp>
+#include <kumiki/async/when.hpp>
 #include <kumiki/core/observer.hpp>
 
 #include "async/both_backends.hpp"
@@ -67,7 +72,45 @@ task<void> wait_readable(scheduler& io, int fd, int& seen) {
     if ((events & POLLIN) != 0) ++seen;
 }
 
+/// The kernel threads that io_uring has made in this process.
+int ring_workers() {
+    int count = 0;
+    for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task")) {
+        std::string name;
+        std::getline(std::ifstream(thread.path() / "comm"), name);
+        if (name.starts_with("iou-wrk")) ++count;
+    }
+    return count;
+}
+
+task<void> pass_bytes(scheduler& io, int reader, int writer, int count) {
+    const auto read_all = [](scheduler& on, int fd, int total) -> task<void> {
+        std::byte byte[1];
+        for (int i = 0; i < total; ++i) {
+            const auto size = co_await on.read(fd, byte);
+            if (size != 1) throw std::logic_error("a byte is missing");
+        }
+    };
+    const auto write_all_slowly = [](scheduler& on, int fd, int total) -> task<void> {
+        const std::byte byte[1] = {};
+        for (int i = 0; i < total; ++i) {
+            co_await on.write(fd, byte);
+            co_await on.yield();
+        }
+    };
+    auto both = co_await when_all(read_all(io, reader, count), write_all_slowly(io, writer, count));
+    (void)both;
+}
+
 }  // namespace
+
+TEST_CASE("pipes in blocking mode are read without a kernel thread, on old kernels too", "[ring]") {
+    if (!has_io_uring()) KUMIKI_SKIP("io_uring is denied on this host");
+    scheduler io({.backend = io_backend::io_uring});
+    const auto pipe = make_pipe();
+    io.run(pass_bytes(io, pipe.first.get(), pipe.second.get(), 100));
+    CHECK(ring_workers() == 0);
+}
 
 TEST_CASE("a denied io_uring falls back to epoll, and says so", "[ring]") {
     const int code = GENERATE(EPERM, ENOSYS, EACCES, ENOMEM, EMFILE);

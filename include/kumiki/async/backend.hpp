@@ -51,9 +51,16 @@ enum class request_kind : std::uint8_t {
     wait_child,    // fd: pidfd, data: siginfo_t, flags: WEXITED ...
 };
 
+/// How far a request has got that takes more than one step.
+enum class request_stage : std::uint8_t {
+    first,   // not tried yet
+    polled,  // the descriptor is being polled
+    again,   // tried after the poll
+};
+
 struct request {
     request_kind kind = request_kind::poll;
-    bool started = false;  // a first attempt was made, and the descriptor is being polled
+    request_stage stage = request_stage::first;
     int fd = -1;
     unsigned flags = 0;
     void* data = nullptr;

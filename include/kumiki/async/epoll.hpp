@@ -12,7 +12,6 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,6 +24,7 @@
 #include <vector>
 
 #include <kumiki/async/backend.hpp>
+#include <kumiki/async/direct_io.hpp>
 #include <kumiki/core/unique_fd.hpp>
 #include <kumiki/sys/check.hpp>
 
@@ -52,7 +52,7 @@ class epoll final : public backend {
         waiting_[fd] = &of;
         if (const int failed = arm(of.asked.fd)) {
             unlink(of);
-            of.finish(failed == EPERM && can_wait(of.asked) ? perform(of.asked) : -failed);
+            of.finish(failed == EPERM && can_wait(of.asked) ? transfer_waiting(of.asked) : -failed);
         }
     }
 
@@ -165,22 +165,22 @@ class epoll final : public backend {
         auto* const message = static_cast<msghdr*>(asked.data);
         switch (asked.kind) {
         case request_kind::poll:
-            return ready(asked.fd, asked.flags);
+            return ready_now(asked.fd, asked.flags);
         case request_kind::read:
         case request_kind::write:
-            return transfer(asked);
+            return transfer_now(asked);
         case request_kind::receive:
-            return outcome([&] { return ::recv(asked.fd, asked.data, asked.length, flags); });
+            return done_now([&] { return ::recv(asked.fd, asked.data, asked.length, flags); });
         case request_kind::send:
-            return outcome(
+            return done_now(
                 [&] { return ::send(asked.fd, asked.data, asked.length, flags | MSG_NOSIGNAL); });
         case request_kind::receive_message:
-            return outcome([&] { return ::recvmsg(asked.fd, message, flags); });
+            return done_now([&] { return ::recvmsg(asked.fd, message, flags); });
         case request_kind::send_message:
-            return outcome([&] { return ::sendmsg(asked.fd, message, flags | MSG_NOSIGNAL); });
+            return done_now([&] { return ::sendmsg(asked.fd, message, flags | MSG_NOSIGNAL); });
         case request_kind::accept:
-            if (const auto seen = ready(asked.fd, POLLIN); !seen || *seen < 0) return seen;
-            return outcome([&] {
+            if (const auto seen = ready_now(asked.fd, POLLIN); !seen || *seen < 0) return seen;
+            return done_now([&] {
                 return ::accept4(asked.fd, nullptr, nullptr, static_cast<int>(asked.flags));
             });
         case request_kind::connect:
@@ -191,55 +191,9 @@ class epoll final : public backend {
         return -EOPNOTSUPP;
     }
 
-    /// What poll(2) says at once: events, nothing, or an error.
-    static std::optional<int> ready(int fd, unsigned events) noexcept {
-        pollfd polled{.fd = fd, .events = static_cast<short>(events), .revents = 0};
-        const int count = sys::retry([&] { return ::poll(&polled, 1, 0); });
-        if (count < 0) return -errno;
-        if ((polled.revents & POLLNVAL) != 0) return -EBADF;
-        if (count == 0) return std::nullopt;
-        return polled.revents;
-    }
-
-    template <class Call>
-    static std::optional<int> outcome(Call call) noexcept {
-        const auto result = sys::retry(call);
-        if (result >= 0) return static_cast<int>(result);
-        if (errno == EAGAIN) return std::nullopt;
-        return -errno;
-    }
-
-    static std::optional<int> transfer(const request& asked) noexcept {
-        const iovec part{.iov_base = asked.data,
-                         .iov_len = std::min<std::size_t>(asked.length, 0x7ffff000)};
-        const bool reads = asked.kind == request_kind::read;
-        const auto now = outcome([&] {
-            return reads ? ::preadv2(asked.fd, &part, 1, -1, RWF_NOWAIT)
-                         : ::pwritev2(asked.fd, &part, 1, -1, RWF_NOWAIT);
-        });
-        if (!now || (*now != -EOPNOTSUPP && *now != -EINVAL && *now != -ENOSYS)) return now;
-        // This file has no RWF_NOWAIT: do what poll(2) says can be done.
-        const auto seen = ready(asked.fd, reads ? POLLIN : POLLOUT);
-        if (!seen || *seen < 0) return seen;
-        return outcome([&] {
-            return reads ? ::read(asked.fd, part.iov_base, part.iov_len)
-                         // A pipe that is writable has room for PIPE_BUF bytes, and not for more.
-                         : ::write(asked.fd, part.iov_base,
-                                   std::min<std::size_t>(part.iov_len, PIPE_BUF));
-        });
-    }
-    /// For a regular file: waits for its disk.
-    static int perform(const request& asked) noexcept {
-        const auto result = sys::retry([&] {
-            return asked.kind == request_kind::read ? ::read(asked.fd, asked.data, asked.length)
-                                                    : ::write(asked.fd, asked.data, asked.length);
-        });
-        return result < 0 ? -errno : static_cast<int>(result);
-    }
-
     static std::optional<int> connect(request& asked) noexcept {
-        if (asked.started) {
-            if (const auto seen = ready(asked.fd, POLLOUT); !seen || *seen < 0) return seen;
+        if (asked.stage == request_stage::polled) {
+            if (const auto seen = ready_now(asked.fd, POLLOUT); !seen || *seen < 0) return seen;
             int failed = 0;
             socklen_t size = sizeof failed;
             if (::getsockopt(asked.fd, SOL_SOCKET, SO_ERROR, &failed, &size) < 0) return -errno;
@@ -253,9 +207,9 @@ class epoll final : public backend {
         const int failed = result < 0 ? errno : 0;
         if ((mode & O_NONBLOCK) == 0) ::fcntl(asked.fd, F_SETFL, mode);
         if (failed == 0) return 0;
-        asked.started = failed == EINPROGRESS || failed == EINTR;
-        if (asked.started) return std::nullopt;
-        return -failed;
+        if (failed != EINPROGRESS && failed != EINTR) return -failed;
+        asked.stage = request_stage::polled;
+        return std::nullopt;
     }
 
     loop_core& loop_;

@@ -23,6 +23,7 @@
 #include <utility>
 
 #include <kumiki/async/backend.hpp>
+#include <kumiki/async/direct_io.hpp>
 #include <kumiki/core/error.hpp>
 
 namespace kumiki::inline v0::detail {
@@ -63,7 +64,9 @@ class ring final : public backend {
 
     void start(io_operation& of) override {
         io_uring_sqe* const entry = next_entry();
-        if (of.asked.started)
+        if (!nowait_pipes_ && is_transfer(of.asked) && of.asked.stage == request_stage::first)
+            of.asked.stage = request_stage::polled;
+        if (of.asked.stage == request_stage::polled)
             io_uring_prep_poll_add(entry, of.asked.fd,
                                    of.asked.kind == request_kind::read ? POLLIN : POLLOUT);
         else
@@ -169,8 +172,7 @@ class ring final : public backend {
     }
 
     static void prepare(io_uring_sqe& entry, const request& asked) noexcept {
-        constexpr std::size_t most = 0x7ffff000;  // MAX_RW_COUNT
-        const auto length = static_cast<unsigned>(std::min(asked.length, most));
+        const auto length = static_cast<unsigned>(std::min(asked.length, most_at_once));
         const int flags = static_cast<int>(asked.flags);
         switch (asked.kind) {
         case request_kind::poll:
@@ -253,20 +255,33 @@ class ring final : public backend {
         } else if (operation* const found =
                        id == id_ignored ? nullptr : loop_.operations.find(id)) {
             auto& of = static_cast<io_operation&>(*found);
-            if (!wants_again(of, entry.res)) return of.finish(entry.res);
+            const std::optional<int> result = settle(of, entry.res);
+            if (result) return of.finish(*result);
             if (of.cancel_requested()) return of.finish(-ECANCELED);
             of.next_on_fd = again_;
             again_ = &of;
         }
     }
-    /// Reads and writes of a file in non-blocking mode end with EAGAIN where a socket's wait in the
-    /// kernel: such a one becomes a poll, and then itself again.
-    static bool wants_again(io_operation& of, int result) noexcept {
+    static bool is_transfer(const request& asked) noexcept {
+        return asked.kind == request_kind::read || asked.kind == request_kind::write;
+    }
+    /// What a completion means for its operation: its result, or nothing when it has to be
+    /// submitted once more. A read or write that did not get to wait in the kernel becomes a poll
+    /// and then a direct call: in non-blocking mode (EAGAIN); where pipes lack RWF_NOWAIT, from the
+    /// start; and where the kernel could not make the thread that it wanted for the call, which it
+    /// tells as a cancellation that nobody asked for.
+    static std::optional<int> settle(io_operation& of, int result) noexcept {
         request& asked = of.asked;
-        if (asked.kind != request_kind::read && asked.kind != request_kind::write) return false;
-        if (asked.started ? result < 0 : result != -EAGAIN) return false;
-        asked.started = !asked.started;
-        return true;
+        if (!is_transfer(asked)) return result;
+        if (asked.stage == request_stage::polled) {
+            if (result < 0) return result;
+            asked.stage = request_stage::again;
+            return transfer_now(asked);
+        }
+        const bool not_made = result == -ECANCELED && !of.cancel_requested();
+        if (result != -EAGAIN && !not_made) return result;
+        asked.stage = request_stage::polled;
+        return std::nullopt;
     }
 
     loop_core& loop_;
@@ -274,6 +289,7 @@ class ring final : public backend {
     io_operation* again_ = nullptr;  // to be started once more
     bool wake_armed_ = false;
     bool has_waitid_ = false;
+    const bool nowait_pipes_ = pipes_know_nowait();
     std::uint64_t overflows_ = 0;
 };
 
