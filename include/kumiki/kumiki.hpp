@@ -4,17 +4,30 @@
 // headers that it uses; each compiles alone.
 #pragma once
 
+#include <kumiki/async/async_event.hpp>
+#include <kumiki/async/async_mutex.hpp>
+#include <kumiki/async/async_semaphore.hpp>
 #include <kumiki/async/backend.hpp>
+#include <kumiki/async/channel.hpp>
 #include <kumiki/async/direct_io.hpp>
+#include <kumiki/async/dump.hpp>
 #include <kumiki/async/epoll.hpp>
+#include <kumiki/async/event_counter.hpp>
 #include <kumiki/async/event_loop.hpp>
+#include <kumiki/async/files.hpp>
+#include <kumiki/async/frame_memory.hpp>
+#include <kumiki/async/inotify_stream.hpp>
+#include <kumiki/async/loop_fd.hpp>
+#include <kumiki/async/move.hpp>
 #include <kumiki/async/offload.hpp>
 #include <kumiki/async/operation.hpp>
 #include <kumiki/async/operations.hpp>
+#include <kumiki/async/poll_stream.hpp>
 #include <kumiki/async/process.hpp>
 #include <kumiki/async/promise.hpp>
 #include <kumiki/async/remote_queue.hpp>
 #include <kumiki/async/ring.hpp>
+#include <kumiki/async/ring_handle.hpp>
 #include <kumiki/async/scheduler.hpp>
 #include <kumiki/async/scope.hpp>
 #include <kumiki/async/signals.hpp>
@@ -25,6 +38,7 @@
 #include <kumiki/async/thread_pool.hpp>
 #include <kumiki/async/timeout.hpp>
 #include <kumiki/async/timer_queue.hpp>
+#include <kumiki/async/wait_list.hpp>
 #include <kumiki/async/when.hpp>
 #include <kumiki/cgroup/cgroup.hpp>
 #include <kumiki/cgroup/controller.hpp>

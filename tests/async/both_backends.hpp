@@ -3,9 +3,11 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstddef>
 #include <span>
 #include <stop_token>
@@ -74,7 +76,7 @@ struct counted {
 };
 
 /// A task that has been started and that nobody awaits, as a scheduler that ends leaves it.
-class in_flight : private kumiki::detail::completion {
+class in_flight final : private kumiki::detail::completion {
   public:
     in_flight(kumiki::scheduler& io, kumiki::task<void> work, const std::stop_token& stop = {})
         : work_(std::move(work)), stop_(stop) {
@@ -95,6 +97,28 @@ class in_flight : private kumiki::detail::completion {
     std::stop_token stop_;
     bool done_ = false;
 };
+
+/// Runs `misuse` in a child of its own; the message with which it was ended.
+template <class Misuse>
+std::string dies(Misuse misuse) {
+    const auto pipe = make_pipe();
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        ::signal(SIGABRT, SIG_DFL);
+        ::dup2(pipe.second.get(), STDERR_FILENO);
+        misuse();
+        ::_exit(0);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(WIFSIGNALED(status));
+    std::string text(4096, '\0');
+    ::fcntl(pipe.first.get(), F_SETFL, O_NONBLOCK);
+    const auto got = ::read(pipe.first.get(), text.data(), text.size());
+    text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+    return text;
+}
 
 }  // namespace kumiki_test
 

@@ -36,28 +36,6 @@ task<void> offload_slow(scheduler& io, std::atomic<int>& calls, counted) {
 }
 task<void> nested(task<void> inner, counted) { co_await std::move(inner); }
 
-/// Runs `misuse` in a child of its own; the message with which it was ended.
-template <class Misuse>
-std::string dies(Misuse misuse) {
-    const auto pipe = make_pipe();
-    const pid_t child = ::fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        ::signal(SIGABRT, SIG_DFL);
-        ::dup2(pipe.second.get(), STDERR_FILENO);
-        misuse();
-        ::_exit(0);
-    }
-    int status = 0;
-    REQUIRE(::waitpid(child, &status, 0) == child);
-    CHECK(WIFSIGNALED(status));
-    std::string text(4096, '\0');
-    ::fcntl(pipe.first.get(), F_SETFL, O_NONBLOCK);
-    const auto got = ::read(pipe.first.get(), text.data(), text.size());
-    text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
-    return text;
-}
-
 }  // namespace
 
 TEST_CASE("an id of the table is not used again", "[operation]") {

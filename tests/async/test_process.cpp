@@ -42,6 +42,11 @@ unique_fd child_that(int code, int signal = 0, std::chrono::milliseconds after =
     return sys::open_pidfd(child);
 }
 
+task<sys::exit_status> wait_for(scheduler& io, int pidfd) {
+    auto status = co_await io.wait_exit(pidfd);
+    co_return status;
+}
+
 }  // namespace
 
 #define KUMIKI_EACH_WAY(io)                                                                        \
@@ -76,7 +81,7 @@ TEST_CASE("many children are waited for, each result is delivered once", "[proce
     std::vector<unique_fd> children;
     std::vector<task<sys::exit_status>> waits;
     for (int i = 0; i < 100; ++i) children.push_back(child_that(i));
-    for (const auto& child : children) waits.push_back(io.wait_exit(child.get()));
+    for (const auto& child : children) waits.push_back(wait_for(io, child.get()));
     const auto statuses = io.run(when_all(std::move(waits)));
     REQUIRE(statuses.size() == 100);
     for (int i = 0; i < 100; ++i) CHECK(statuses[static_cast<std::size_t>(i)].code == i);

@@ -140,7 +140,7 @@ TEST_CASE("completions that do not fit into the ring are not lost", "[ring]") {
     };
     io.run(all(io, pipes, seen));
     CHECK(seen == count);
-    CHECK(dynamic_cast<detail::ring&>(io.loop().through()).overflows() > 0);
+    CHECK(io.counters().overflowed > 0);
 }
 
 TEST_CASE("the ring has the best flags that this kernel takes", "[ring]") {
@@ -150,7 +150,7 @@ TEST_CASE("the ring has the best flags that this kernel takes", "[ring]") {
                           4, &probe, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN) == 0;
     if (best) io_uring_queue_exit(&probe);
     scheduler io({.backend = io_backend::io_uring});
-    const unsigned flags = dynamic_cast<detail::ring&>(io.loop().through()).setup_flags();
+    const unsigned flags = dynamic_cast<detail::ring&>(io.loop().through()).handle().setup_flags();
     CHECK(((flags & IORING_SETUP_DEFER_TASKRUN) != 0) == best);
     CHECK((flags & IORING_SETUP_SQPOLL) == 0);
 }

@@ -142,25 +142,13 @@ TEST_CASE("a frame that is destroyed in join destroys the tasks", "[scope]") {
 }
 
 TEST_CASE("a scope that dies with running tasks ends the program", "[scope]") {
-    const auto pipe = make_pipe();
-    const pid_t child = ::fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        ::signal(SIGABRT, SIG_DFL);
-        ::dup2(pipe.second.get(), STDERR_FILENO);
-        scheduler io;
-        const auto careless = [](scheduler& on) -> task<void> {
-            scope tasks(on);
-            tasks.spawn(never(on));
-            co_await on.sleep_for(1ms);
-        };
-        io.run(careless(io));
-        ::_exit(0);
-    }
-    int status = 0;
-    REQUIRE(::waitpid(child, &status, 0) == child);
-    CHECK(WIFSIGNALED(status));
-    char text[200] = {};
-    CHECK(::read(pipe.first.get(), text, sizeof text - 1) > 0);
-    CHECK(std::string(text).find("join") != std::string::npos);
+    const auto careless = [](scheduler& on) -> task<void> {
+        scope tasks(on);
+        tasks.spawn(never(on));
+        co_await on.sleep_for(1ms);
+    };
+    CHECK(dies([&careless] {
+              scheduler io;
+              io.run(careless(io));
+          }).find("join") != std::string::npos);
 }

@@ -40,6 +40,7 @@ namespace detail {
 
 enum class request_kind : std::uint8_t {
     poll,          // flags: POLLIN ...
+    poll_many,     // as poll; may complete many times where the backend supports it
     read,          // data, length; at the file's position
     write,         // data, length
     receive,       // data, length, flags: MSG_...
@@ -47,6 +48,8 @@ enum class request_kind : std::uint8_t {
     receive_message,  // data: msghdr, flags
     send_message,     // data: msghdr, flags
     accept,        // flags: SOCK_...
+    open,          // fd: directory, data: path, flags: O_..., length: mode
+    close,
     connect,       // data: sockaddr, length
     wait_child,    // fd: pidfd, data: siginfo_t, flags: WEXITED ...
 };
@@ -67,6 +70,36 @@ struct request {
     std::size_t length = 0;
 };
 
+/// For a dump.
+constexpr const char* to_string(request_kind kind) noexcept {
+    switch (kind) {
+    case request_kind::poll:
+    case request_kind::poll_many:
+        return "poll";
+    case request_kind::read:
+        return "read";
+    case request_kind::write:
+        return "write";
+    case request_kind::receive:
+    case request_kind::receive_message:
+        return "receive";
+    case request_kind::send:
+    case request_kind::send_message:
+        return "send";
+    case request_kind::accept:
+        return "accept";
+    case request_kind::open:
+        return "open";
+    case request_kind::close:
+        return "close";
+    case request_kind::connect:
+        return "connect";
+    case request_kind::wait_child:
+        break;
+    }
+    return "wait for a child";
+}
+
 class io_operation;
 
 class backend {
@@ -82,6 +115,11 @@ class backend {
     /// Finishes what the kernel has completed; waits for the first for as long as `limit` says:
     /// zero not at all, nothing without a limit. Also returns when the remote queue has work.
     virtual void wait(std::optional<std::chrono::nanoseconds> limit) = 0;
+    /// Readable when wait() would find something, but for requests that were not handed over yet.
+    /// Made at the first call.
+    virtual int pollable_fd() = 0;
+    /// Before the thread waits on it: true when wait() would find something now already.
+    virtual bool has_news() noexcept = 0;
 };
 
 /// One request in flight.
@@ -96,12 +134,19 @@ class io_operation : public operation {
     request asked;
     io_operation* next_on_fd = nullptr;  // in a list of the backend's
 
-  protected:
-    int take_checked(const char* name) { return operation::take_checked(name, asked.fd); }
+    /// The backend's result, which is the last of this request.
+    virtual void complete(int result) noexcept { finish(result); }
+    /// A result of poll_many after which others come.
+    virtual void progress(int) noexcept {}
+    const char* what() const noexcept override { return to_string(asked.kind); }
+    int descriptor() const noexcept override { return asked.fd; }
 
-  private:
+  protected:
+    int take_checked() { return operation::take_checked(what(), asked.fd); }
     void begin() override { through_->start(*this); }
     void cancel() noexcept override { through_->cancel(*this); }
+
+  private:
     void drain() noexcept override {
         try {
             while (in_flight()) through_->wait(std::nullopt);

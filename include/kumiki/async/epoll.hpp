@@ -41,18 +41,19 @@ class epoll final : public backend {
     }
 
     bool supports(request_kind kind) const noexcept override {
-        return kind != request_kind::wait_child;
+        return kind != request_kind::wait_child && kind != request_kind::open;
     }
 
     void start(io_operation& of) override {
-        if (const auto result = attempt(of.asked)) return of.finish(*result);
+        if (const auto result = attempt(of.asked)) return of.complete(*result);
         const auto fd = static_cast<std::size_t>(of.asked.fd);  // not negative: attempt() saw to it
         if (fd >= waiting_.size()) waiting_.resize(fd + 1, nullptr);
         of.next_on_fd = waiting_[fd];
         waiting_[fd] = &of;
         if (const int failed = arm(of.asked.fd)) {
             unlink(of);
-            of.finish(failed == EPERM && can_wait(of.asked) ? transfer_waiting(of.asked) : -failed);
+            of.complete(failed == EPERM && can_wait(of.asked) ? transfer_waiting(of.asked)
+                                                              : -failed);
         }
     }
 
@@ -72,10 +73,14 @@ class epoll final : public backend {
         }
     }
 
+    int pollable_fd() override { return epoll_.get(); }
+    bool has_news() noexcept override { return false; }  // its descriptor stays readable
+
   private:
     static unsigned interest(const request& asked) noexcept {
         switch (asked.kind) {
         case request_kind::poll:
+        case request_kind::poll_many:
             return asked.flags;
         case request_kind::write:
         case request_kind::send:
@@ -85,6 +90,9 @@ class epoll final : public backend {
         default:
             return EPOLLIN;
         }
+    }
+    static bool is_poll(const request& asked) noexcept {
+        return asked.kind == request_kind::poll || asked.kind == request_kind::poll_many;
     }
     static bool can_wait(const request& asked) noexcept {
         return asked.kind == request_kind::read || asked.kind == request_kind::write;
@@ -123,10 +131,9 @@ class epoll final : public backend {
             const unsigned seen = events & (interest(of.asked) | EPOLLERR | EPOLLHUP);
             std::optional<int> result;
             if (seen != 0)  // what epoll saw may be gone at a second look (PSI), so it counts
-                result = of.asked.kind == request_kind::poll ? static_cast<int>(seen)
-                                                             : attempt(of.asked);
+                result = is_poll(of.asked) ? static_cast<int>(seen) : attempt(of.asked);
             if (result) {
-                of.finish(*result);
+                of.complete(*result);
             } else {
                 of.next_on_fd = kept;
                 kept = &of;
@@ -138,7 +145,7 @@ class epoll final : public backend {
             while (kept != nullptr) {
                 io_operation& of = *std::exchange(kept, kept->next_on_fd);
                 unlink(of);
-                of.finish(-failed);
+                of.complete(-failed);
             }
     }
 
@@ -165,6 +172,7 @@ class epoll final : public backend {
         auto* const message = static_cast<msghdr*>(asked.data);
         switch (asked.kind) {
         case request_kind::poll:
+        case request_kind::poll_many:
             return ready_now(asked.fd, asked.flags);
         case request_kind::read:
         case request_kind::write:
@@ -185,6 +193,9 @@ class epoll final : public backend {
             });
         case request_kind::connect:
             return connect(asked);
+        case request_kind::close:
+            return ::close(asked.fd) < 0 && errno != EINTR ? -errno : 0;
+        case request_kind::open:  // may wait: see open_at()
         case request_kind::wait_child:
             break;
         }

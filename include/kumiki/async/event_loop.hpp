@@ -7,12 +7,14 @@
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include <kumiki/async/backend.hpp>
 #include <kumiki/async/epoll.hpp>
+#include <kumiki/async/loop_fd.hpp>
 #include <kumiki/async/operation.hpp>
 #include <kumiki/async/ring.hpp>
 #include <kumiki/async/timer_queue.hpp>
@@ -50,32 +52,73 @@ class event_loop : public loop_core {
 
     /// Works until `done`.
     void run_until(const bool& done) {
-        running_ = true;
-        const struct reset {
-            bool& flag;
-            ~reset() { flag = false; }
-        } at_end{running_};
-        while (!done) step(done);
+        const running_guard guard(*this);
+        while (!done) {
+            constexpr std::size_t burst = 256;  // resumptions between two looks at the kernel
+            const bool idle = ready.run(burst);
+            if (done) return;
+            if (!idle) {
+                if (operations.size() > 0) backend_->wait(std::chrono::nanoseconds(0));
+            } else if (!remote.pending()) {
+                sleep(timers_.until_first());
+            }
+            remote.run();
+            timers_.run();
+        }
+    }
+    /// Works until nothing is ready any more, or for a while; never sleeps. True when something
+    /// was done.
+    bool run_ready() {
+        const running_guard guard(*this);
+        const std::uint64_t before = ready.resumed();
+        for (int turns = 64; turns > 0; --turns) {
+            ready.run(256);
+            remote.run();
+            timers_.run();
+            backend_->wait(std::chrono::nanoseconds(0));  // hands over what was asked for, too
+            if (ready.empty() && !remote.pending() && !backend_->has_news()) break;
+        }
+        if (outside_)
+            outside_->expect(timers_.first(),
+                             !ready.empty() || remote.pending() || backend_->has_news());
+        return ready.resumed() != before;
+    }
+    /// As run_ready(), after a sleep of at most `limit` when nothing was ready.
+    void run_once(std::optional<std::chrono::nanoseconds> limit) {
+        if (run_ready()) return;
+        {
+            const running_guard guard(*this);
+            const auto first = timers_.until_first();
+            sleep(first && (!limit || *first < *limit) ? first : limit);
+        }
+        run_ready();
+    }
+    /// A descriptor for foreign loops; made at the first call.
+    int pollable_fd() {
+        if (!outside_) {
+            outside_ = std::make_unique<loop_fd>(backend_->pollable_fd());
+            run_ready();
+        }
+        return outside_->fd();
     }
 
   private:
-    void step(const bool& done) {
-        constexpr std::size_t burst = 256;  // resumptions between two looks at the kernel
-        const bool idle = ready.run(burst);
-        if (done) return;
-        if (!idle) {
-            if (operations.size() > 0) backend_->wait(std::chrono::nanoseconds(0));
-        } else if (!remote.pending()) {
-            backend_->wait(timers_.until_first());
-        }
-        remote.run();
-        timers_.run();
+    struct running_guard {
+        explicit running_guard(event_loop& loop) : of(loop) { of.running_ = true; }
+        running_guard(const running_guard&) = delete;
+        ~running_guard() { of.running_ = false; }
+        event_loop& of;
+    };
+    void sleep(std::optional<std::chrono::nanoseconds> limit) {
+        if (!limit || limit->count() > 0) ++waits;
+        backend_->wait(limit);
     }
 
     timer_queue timers_;
     std::unique_ptr<backend> backend_;
     io_backend kind_ = io_backend::epoll;
     std::string fallback_reason_;
+    std::unique_ptr<loop_fd> outside_;
     bool running_ = false;
 };
 

@@ -35,6 +35,7 @@ class [[nodiscard]] offload_operation : public operation, private pool_job {
         : operation(std::move(other)), pool_(other.pool_), function_(std::move(other.function_)) {}
     ~offload_operation() { abandon(); }
 
+    const char* what() const noexcept override { return "an offloaded call"; }
     result_type await_resume() {
         take_result();
         if (failed_) std::rethrow_exception(std::move(failed_));

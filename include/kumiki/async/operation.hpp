@@ -54,6 +54,12 @@ class operation_table {
         --size_;
     }
     std::size_t size() const noexcept { return size_; }
+    /// Calls `use` with each operation that is in flight.
+    template <class Use>
+    void for_each(Use use) const {
+        for (const slot& place : slots_)
+            if (place.of != nullptr) use(*place.of);
+    }
     /// Any operation that is in flight; null when there is none.
     operation* any() const noexcept {
         for (const slot& place : slots_)
@@ -74,10 +80,17 @@ class operation_table {
 
 /// The part of a scheduler that operations know.
 struct loop_core {
-    ready_queue ready;
-    operation_table operations;
     remote_queue remote;
+    ready_queue ready{remote};
+    operation_table operations;
     const std::thread::id owner = std::this_thread::get_id();
+    std::uint64_t started = 0;     // operations that were begun
+    std::uint64_t finished = 0;    // of these, those that are over
+    std::uint64_t cancelled = 0;   // of these, those that a stop ended
+    std::uint64_t overflowed = 0;  // times that completions did not fit into the ring
+    std::uint64_t waits = 0;       // times that the thread slept in the kernel
+
+    bool is_on_thread() const noexcept { return std::this_thread::get_id() == owner; }
 };
 
 /// The base of the awaitables of the scheduler.
@@ -100,6 +113,8 @@ class operation : public posted_work {
         loop_->operations.erase(id_);
         id_ = 0;
         result_ = result;
+        ++loop_->finished;
+        if (cancel_requested_ && was_cut_short()) ++loop_->cancelled;
         if (waiter_ != nullptr) loop_->ready.push_back(*std::exchange(waiter_, nullptr));
     }
     /// For the end of the scheduler: waits for the operation's end and forgets the waiting task.
@@ -107,12 +122,20 @@ class operation : public posted_work {
         detach();
         waiter_ = nullptr;
         if (!in_flight()) return;
+        if (!loop_->is_on_thread())
+            fatal("an operation in flight was destroyed on a thread that is not its scheduler's");
         request_cancel();
         drain();
     }
     std::uint64_t id() const noexcept { return id_; }
     bool in_flight() const noexcept { return id_ != 0; }
     bool cancel_requested() const noexcept { return cancel_requested_; }
+
+    /// For a dump: what is waited for, on which descriptor (-1: none), by whom, and where.
+    virtual const char* what() const noexcept = 0;
+    virtual int descriptor() const noexcept { return -1; }
+    const promise_base* waiter() const noexcept { return waiter_; }
+    const std::source_location& where() const noexcept { return where_; }
 
   protected:
     operation(loop_core& loop, std::source_location where) noexcept : loop_(&loop), where_(where) {}
@@ -122,6 +145,15 @@ class operation : public posted_work {
     }
     ~operation() = default;  // a derived destructor calls abandon() first
 
+    /// Begins it though no task waits for it.
+    void launch() {
+        if (!loop_->is_on_thread())
+            fatal("an operation was begun on a thread that is not its scheduler's");
+        reset();
+        id_ = loop_->operations.insert(*this);
+        ++loop_->started;
+        try_begin();
+    }
     /// Starts it; may finish() at once.
     virtual void begin() = 0;
     /// Makes it finish() soon; not called twice.
@@ -132,7 +164,7 @@ class operation : public posted_work {
     /// The result, in the awaiting task. Errors: `cancelled`.
     int take_result() {
         detach();
-        if (cancel_requested_ && (result_ == -ECANCELED || result_ == -EINTR)) throw cancelled();
+        if (cancel_requested_ && was_cut_short()) throw kumiki::cancelled();
         return result_;
     }
     /// As above, with negative results thrown as kumiki::error.
@@ -144,12 +176,19 @@ class operation : public posted_work {
     }
     loop_core& loop() const noexcept { return *loop_; }
     int raw_result() const noexcept { return result_; }
+    /// False when await_ready() made waiting needless.
+    bool was_begun() const noexcept { return awaited_; }
+    /// Before it is awaited again: forgets the last time.
+    void reset() noexcept {
+        cancel_requested_ = false;
+        result_ = -ECANCELED;
+    }
 
   private:
     struct canceller {
         operation* of;
         void operator()() const noexcept {
-            if (std::this_thread::get_id() == of->loop_->owner)
+            if (of->loop_->is_on_thread())
                 of->request_cancel();
             else
                 of->loop_->remote.push(*of);
@@ -157,30 +196,36 @@ class operation : public posted_work {
     };
 
     bool start(promise_base& task) {
-        if (std::this_thread::get_id() != loop_->owner)
+        if (!loop_->is_on_thread())
             fatal("an operation was awaited on a thread that is not its scheduler's");
         if (task.queue != &loop_->ready)
             fatal("an operation of one scheduler was awaited in a task of another");
-        if (in_flight()) fatal("an operation was awaited twice");
+        if (std::exchange(awaited_, true)) fatal("an operation was awaited twice");
         if (task.stop->stop_requested()) {
             cancel_requested_ = true;
             result_ = -ECANCELED;
             return false;
         }
         id_ = loop_->operations.insert(*this);
+        ++loop_->started;
         waiter_ = &task;
+        try_begin();
+        if (in_flight() && task.stop->stop_possible())
+            on_stop_.emplace(*task.stop, canceller{this});
+        return true;
+    }
+    void try_begin() {
         try {
             begin();
         } catch (...) {
             loop_->operations.erase(id_);
             id_ = 0;
+            ++loop_->finished;
             waiter_ = nullptr;
             throw;
         }
-        if (in_flight() && task.stop->stop_possible())
-            on_stop_.emplace(*task.stop, canceller{this});
-        return true;
     }
+    bool was_cut_short() const noexcept { return result_ == -ECANCELED || result_ == -EINTR; }
     /// No stop arrives after this, from any thread.
     void detach() noexcept {
         if (!on_stop_) return;
@@ -195,6 +240,7 @@ class operation : public posted_work {
     std::uint64_t id_ = 0;
     int result_ = -ECANCELED;
     bool cancel_requested_ = false;
+    bool awaited_ = false;
     std::source_location where_;
     std::optional<std::stop_callback<canceller>> on_stop_;
 };

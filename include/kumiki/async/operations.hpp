@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <source_location>
+#include <utility>
 
 #include <kumiki/async/event_loop.hpp>
 #include <kumiki/core/unique_fd.hpp>
@@ -22,43 +23,28 @@ namespace kumiki::inline v0::detail {
 class [[nodiscard]] poll_operation : public io_operation {
   public:
     using io_operation::io_operation;
-    unsigned await_resume() { return static_cast<unsigned>(take_checked("poll")); }
+    unsigned await_resume() { return static_cast<unsigned>(take_checked()); }
 };
 
 /// Yields a number of bytes.
 class [[nodiscard]] transfer_operation : public io_operation {
   public:
     using io_operation::io_operation;
-    std::size_t await_resume() { return static_cast<std::size_t>(take_checked(name())); }
-
-  private:
-    const char* name() const noexcept {
-        switch (asked.kind) {
-        case request_kind::read:
-            return "read";
-        case request_kind::write:
-            return "write";
-        case request_kind::receive:
-        case request_kind::receive_message:
-            return "receive";
-        default:
-            return "send";
-        }
-    }
+    std::size_t await_resume() { return static_cast<std::size_t>(take_checked()); }
 };
 
-/// Yields the connection.
-class [[nodiscard]] accept_operation : public io_operation {
+/// Yields a new descriptor: a connection, an open file.
+class [[nodiscard]] descriptor_operation : public io_operation {
   public:
     using io_operation::io_operation;
-    accept_operation(accept_operation&&) = default;
-    ~accept_operation() {
+    descriptor_operation(descriptor_operation&&) = default;
+    ~descriptor_operation() {
         abandon();
         if (const int fd = raw_result(); completed_unseen_ && fd >= 0) unique_fd{fd}.reset();
     }
     unique_fd await_resume() {
         completed_unseen_ = false;
-        return unique_fd(take_checked("accept"));
+        return unique_fd(take_checked());
     }
 
   private:
@@ -69,14 +55,30 @@ class [[nodiscard]] accept_operation : public io_operation {
 class [[nodiscard]] connect_operation : public io_operation {
   public:
     using io_operation::io_operation;
-    void await_resume() { take_checked("connect"); }
+    void await_resume() { take_checked(); }
 };
 
-/// Waits for the end of a child on io_uring; yields 0 or a negative errno value.
-class [[nodiscard]] wait_child_operation : public io_operation {
+/// Closes a descriptor, come what may: a stop does not keep it open.
+class [[nodiscard]] close_operation : public io_operation {
   public:
-    using io_operation::io_operation;
-    int await_resume() { return take_result(); }
+    close_operation(loop_core& loop, backend& through, unique_fd fd, std::source_location where)
+        : io_operation(loop, through, {.kind = request_kind::close, .fd = fd.get()}, where),
+          fd_(std::move(fd)) {}
+    close_operation(close_operation&&) = default;
+    ~close_operation() { abandon(); }
+    void await_resume() {
+        if (fd_.get() >= 0) return fd_.reset();  // the task was stopped before
+        take_checked();
+    }
+
+  private:
+    void begin() override {
+        io_operation::begin();
+        static_cast<void>(fd_.release());
+    }
+    void cancel() noexcept override {}
+
+    unique_fd fd_;
 };
 
 /// Waits for a point in time. Costs no system call.
@@ -88,6 +90,7 @@ class [[nodiscard]] sleep_operation : public operation, private timer {
         : operation(std::move(other)), until_(other.until_) {}
     ~sleep_operation() { abandon(); }
     void await_resume() { take_result(); }
+    const char* what() const noexcept override { return "sleep"; }
 
   private:
     event_loop& events() noexcept { return static_cast<event_loop&>(loop()); }

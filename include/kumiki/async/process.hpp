@@ -10,13 +10,16 @@
 #include <sys/utsname.h>
 #include <sys/wait.h>
 
+#include <cerrno>
+#include <chrono>
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <source_location>
 #include <string_view>
+#include <utility>
 
-#include <kumiki/async/operations.hpp>
-#include <kumiki/async/task.hpp>
+#include <kumiki/async/event_loop.hpp>
 #include <kumiki/core/text.hpp>
 #include <kumiki/sys/pidfd.hpp>
 
@@ -48,28 +51,73 @@ inline bool ring_waits_for_children(backend& through, child_wait way) noexcept {
            (::uname(&name) == 0 && waitid_is_sound(static_cast<const char*>(name.release)));
 }
 
-inline task<sys::exit_status> wait_exit(event_loop& loop, bool ring_waits, int pidfd,
-                                        std::source_location where) {
-    backend& through = loop.through();
-    if (ring_waits) {
-        siginfo_t info{};
-        wait_child_operation ended(loop, through,
-                                   {.kind = request_kind::wait_child,
-                                    .fd = pidfd,
-                                    .flags = WEXITED | WNOWAIT,
-                                    .data = &info},
-                                   where);
-        // A failure is no answer yet: somebody else's child ends too, and is refused below.
-        if (const int result = co_await ended; result == 0)
-            if (const auto status = sys::try_wait(pidfd)) co_return *status;
+/// Yields how a child ended. Its status is collected as soon as the kernel tells of the end.
+class [[nodiscard]] exit_operation : public io_operation, private timer {
+  public:
+    exit_operation(event_loop& loop, bool ring_waits, int pidfd, std::source_location where)
+        : io_operation(loop, loop.through(), {.fd = pidfd, .flags = POLLIN}, where) {
+        if (ring_waits) asked.kind = request_kind::wait_child;
     }
-    for (;;) {
-        poll_operation ended(loop, through,
-                             {.kind = request_kind::poll, .fd = pidfd, .flags = POLLIN}, where);
-        co_await ended;
-        if (const auto status = sys::try_wait(pidfd)) co_return *status;
+    exit_operation(exit_operation&& other) noexcept : io_operation(std::move(other)) {}
+    ~exit_operation() { abandon(); }
+
+    sys::exit_status await_resume() {
+        take_checked();
+        if (failed_) std::rethrow_exception(std::move(failed_));
+        return status_;
     }
-}
+    const char* what() const noexcept override { return "wait for a child"; }
+    void complete(int result) noexcept override {
+        if (asked.kind == request_kind::poll && result < 0) return finish(result);
+        // The ring's own wait does not tell what the process used, and where it failed the process
+        // may be somebody else's child, who is waited for all the same and refused at its end.
+        try {
+            if (const auto ended = result < 0 ? std::nullopt : sys::try_wait(asked.fd)) {
+                status_ = *ended;
+                return finish(0);
+            }
+        } catch (...) {
+            failed_ = std::current_exception();
+            return finish(0);
+        }
+        if (cancel_requested()) return finish(-ECANCELED);
+        const bool held = std::exchange(asked.kind, request_kind::poll) == request_kind::poll;
+        // It has ended, but its tracer holds it: nothing tells when that lets go.
+        events().timers().insert(*this, clock::now() + std::chrono::milliseconds(held ? 5 : 0));
+        is_pausing_ = true;
+    }
+
+  private:
+    event_loop& events() noexcept { return static_cast<event_loop&>(loop()); }
+    void begin() override {
+        if (asked.kind == request_kind::wait_child) {
+            asked.flags = WEXITED | WNOWAIT;
+            asked.data = &info_;
+        } else {
+            asked.flags = POLLIN;
+        }
+        io_operation::begin();
+    }
+    void cancel() noexcept override {
+        if (!is_pausing_) return io_operation::cancel();
+        events().timers().erase(*this);
+        finish(-ECANCELED);
+    }
+    void on_time() noexcept override {
+        is_pausing_ = false;
+        try {
+            begin();
+        } catch (...) {
+            failed_ = std::current_exception();
+            finish(0);
+        }
+    }
+
+    siginfo_t info_{};
+    sys::exit_status status_;
+    std::exception_ptr failed_;
+    bool is_pausing_ = false;
+};
 
 }  // namespace detail
 }  // namespace kumiki::inline v0

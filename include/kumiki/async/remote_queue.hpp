@@ -25,16 +25,22 @@ class posted_work {
     posted_work() = default;
     posted_work(const posted_work&) = delete;
     posted_work& operator=(const posted_work&) = delete;
-    /// On the scheduler's thread.
+    /// On the scheduler's thread, once it is out of the list.
     virtual void run_posted() noexcept = 0;
     /// In its place, when the scheduler ends first.
     virtual void discard_posted() noexcept = 0;
+
+    /// True while it is in a remote queue.
+    bool is_queued() const noexcept { return queued_; }
+    /// True while it is in any queue.
+    bool is_listed() const noexcept { return queued_ || next_ != nullptr; }
 
   protected:
     ~posted_work() = default;
 
   private:
     friend class remote_queue;
+    friend class ready_queue;  // a coroutine is in the one or in the other
     posted_work* previous_ = nullptr;
     posted_work* next_ = nullptr;
     bool queued_ = false;
@@ -105,6 +111,7 @@ class remote_queue {
     void unlink(posted_work& work) noexcept {
         (work.previous_ != nullptr ? work.previous_->next_ : first_) = work.next_;
         (work.next_ != nullptr ? work.next_->previous_ : last_) = work.previous_;
+        work.previous_ = work.next_ = nullptr;
         work.queued_ = false;
         --size_;
     }

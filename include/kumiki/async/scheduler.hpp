@@ -16,13 +16,15 @@
 #include <concepts>
 #include <cstddef>
 #include <functional>
+#include <optional>
 #include <source_location>
 #include <span>
 #include <stop_token>
+#include <string>
 #include <string_view>
-#include <thread>
 #include <utility>
 
+#include <kumiki/async/dump.hpp>
 #include <kumiki/async/event_loop.hpp>
 #include <kumiki/async/operations.hpp>
 #include <kumiki/async/process.hpp>
@@ -76,6 +78,12 @@ class scheduler {
         return detail::task_access::take(work);
     }
 
+    /// As above for any other awaitable: `io.run(io.wait_exit(pidfd))`.
+    template <class Awaitable>
+    auto run(Awaitable work, const std::stop_token& stop = {}) {
+        return run(detail::into_task(std::move(work)), stop);
+    }
+
     /// Calls `function` on the scheduler's thread, soon; for any thread. It must not throw, and is
     /// not called if the scheduler ends first.
     template <std::invocable Function>
@@ -122,7 +130,7 @@ class scheduler {
         return transfer(kind::send_message, fd, &message, 0, flags, from);
     }
     /// Yields the next connection of a listening socket, close-on-exec.
-    [[nodiscard]] detail::accept_operation accept(int fd, where from = where::current()) {
+    [[nodiscard]] detail::descriptor_operation accept(int fd, where from = where::current()) {
         return {loop_, through(), {.kind = kind::accept, .fd = fd, .flags = SOCK_CLOEXEC}, from};
     }
     /// Connects a socket. `address` must live until then.
@@ -136,6 +144,12 @@ class scheduler {
                  .data = const_cast<sockaddr*>(address),
                  .length = length},
                 from};
+    }
+
+    /// Closes `fd`, also when the task is stopped already. Nothing may wait on it.
+    /// Errors: what close(2) says of data that could not be written (EIO, ENOSPC, EDQUOT).
+    [[nodiscard]] detail::close_operation close(unique_fd fd, where from = where::current()) {
+        return {loop_, through(), std::move(fd), from};
     }
 
     /// Waits for `span`; not at all when it is negative.
@@ -154,9 +168,33 @@ class scheduler {
     /// Waits for the end of a child of this process and collects it. A stop leaves it running.
     /// Errors: ECHILD once it has ended, when it is no child of this process or somebody else has
     /// collected it; EINVAL or EBADF for a descriptor that is no pidfd.
-    [[nodiscard]] task<sys::exit_status> wait_exit(int pidfd, where from = where::current()) {
-        return detail::wait_exit(loop_, ring_waits_, pidfd, from);
+    [[nodiscard]] detail::exit_operation wait_exit(int pidfd, where from = where::current()) {
+        return {loop_, ring_waits_, pidfd, from};
     }
+
+    /// For foreign event loops: resumes what is ready, and looks at the kernel without waiting.
+    /// True when something was done. Errors: as run().
+    bool run_ready() {
+        require_idle();
+        return loop_.run_ready();
+    }
+    /// As run_ready(); when nothing is ready it first waits for `limit` at most, without one for
+    /// as long as it takes.
+    void run_once(std::optional<std::chrono::nanoseconds> limit = std::nullopt) {
+        require_idle();
+        loop_.run_once(limit);
+    }
+    /// A descriptor that is readable when run_ready() has something to do, timers included. Call
+    /// run_ready() after anything else that was done with the scheduler. Lives as long as this.
+    int pollable_fd() {
+        require_idle();
+        return loop_.pollable_fd();
+    }
+
+    /// What was done so far.
+    scheduler_counters counters() const noexcept { return detail::count(loop_); }
+    /// What each task waits for, a line each. For people.
+    std::string dump() const { return detail::dump(loop_); }
 
     /// The engine, for the library's own awaitables.
     detail::event_loop& loop() noexcept { return loop_; }
@@ -178,7 +216,7 @@ class scheduler {
                 from};
     }
     void require_idle() const {
-        const bool foreign = std::this_thread::get_id() != loop_.owner;
+        const bool foreign = !loop_.is_on_thread();
         if (!foreign && !loop_.is_running()) return;
         throw error(EDEADLK, {.operation = "run a task",
                               .remedy = foreign ? "A scheduler belongs to the thread that made it."

@@ -31,7 +31,7 @@ class scope final : private detail::completion {
     /// A scope whose tasks are stopped by cancel(), and by a stop that reaches a join().
     explicit scope(scheduler& io) : scope(io, detail::never_stopped) {}
     /// A scope whose tasks are also stopped by `above`.
-    scope(scheduler& io, const std::stop_token& above) : queue_(&io.loop().ready), stop_(above) {}
+    scope(scheduler& io, const std::stop_token& above) : loop_(&io.loop()), stop_(above) {}
     scope(const scope&) = delete;
     scope& operator=(const scope&) = delete;
     ~scope() {
@@ -45,16 +45,20 @@ class scope final : private detail::completion {
         }
     }
 
+    /// As below, with a name for scheduler::dump(), which must outlive the task.
+    void spawn(const char* name, task<void> work) { spawn(named(name, std::move(work))); }
     /// Starts `work`; it first runs when the calling task waits for something.
     void spawn(task<void> work) {
+        if (!loop_->is_on_thread())
+            detail::fatal("a task was spawned on a thread that is not its scope's: post() it");
         detail::promise_base& child = detail::task_access::promise(work);
         detail::task_access::release(work);
-        child.adopt(*queue_, stop_.token(), *this);
+        child.adopt(loop_->ready, stop_.token(), *this);
         child.next_sibling = first_;
         if (first_ != nullptr) first_->previous_sibling = &child;
         first_ = &child;
         ++running_;
-        queue_->push_back(child);
+        loop_->ready.push_back(child);
     }
     /// Stops the tasks, and those that are spawned later.
     void cancel() noexcept { stop_.request_stop(); }
@@ -91,6 +95,7 @@ class scope final : private detail::completion {
         void await_resume() const noexcept {}
     };
 
+    detail::promise_base* awaiting() const noexcept override { return waiter_; }
     void on_finished(detail::promise_base& child) noexcept override {
         if (child.error && !failure_ && !is_cancelled(child.error)) {
             failure_ = child.error;
@@ -99,7 +104,7 @@ class scope final : private detail::completion {
         remove(child);
         child.handle.destroy();
         if (running_ == 0 && waiter_ != nullptr)
-            queue_->push_back(*std::exchange(waiter_, nullptr));
+            loop_->ready.push_back(*std::exchange(waiter_, nullptr));
     }
     static bool is_cancelled(const std::exception_ptr& thrown) noexcept {
         try {
@@ -118,7 +123,7 @@ class scope final : private detail::completion {
         --running_;
     }
 
-    detail::ready_queue* queue_;
+    detail::loop_core* loop_;
     detail::linked_stop stop_;
     std::size_t running_ = 0;
     detail::promise_base* first_ = nullptr;

@@ -86,10 +86,10 @@ class [[nodiscard]] task_awaiter {
 
     bool await_ready() const noexcept { return false; }
     template <kumiki_promise Promise>
-    void await_suspend(std::coroutine_handle<Promise> parent) noexcept {
+    bool await_suspend(std::coroutine_handle<Promise> parent) {
         promise_base& above = parent.promise();
         child_.promise().adopt(above, stop_ != nullptr ? *stop_ : *above.stop);
-        above.queue->push_front(child_.promise());
+        return !above.queue->run_child(child_.promise());
     }
     T await_resume() { return child_.promise().take(); }
 
@@ -129,10 +129,19 @@ class [[nodiscard]] task {
   private:
     friend promise_type;
     friend detail::task_access;
+    template <class U>
+    friend task<U> named(const char* name, task<U> work) noexcept;
     explicit task(std::coroutine_handle<promise_type> handle) noexcept : handle_(handle) {}
 
     std::coroutine_handle<promise_type> handle_;
 };
+
+/// `work` with a name, for scheduler::dump(). Lifetime: `name` must outlive the task.
+template <class T>
+[[nodiscard]] task<T> named(const char* name, task<T> work) noexcept {
+    if (work.handle_) work.handle_.promise().name = name;
+    return work;
+}
 
 namespace detail {
 

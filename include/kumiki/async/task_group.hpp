@@ -53,6 +53,7 @@ class task_group final : public completion {
     }
 
   private:
+    promise_base* awaiting() const noexcept override { return waiter_; }
     void on_finished(promise_base& child) noexcept override {
         --running_;
         if (decisive_ == nullptr && (child.error || when_ == group_stops::on_first_end)) {

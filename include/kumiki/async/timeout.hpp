@@ -50,6 +50,8 @@ template <class T>
 task<typename timed<T>::type> limit_time(scheduler& io, std::chrono::nanoseconds limit,
                                          task<T> work) {
     promise_base& self = co_await this_task{};
+    if (self.queue != &io.loop().ready)
+        fatal("a time limit of one scheduler was set in a task of another");
     const std::stop_token& above = *self.stop;
     deadline until(io.loop().timers(), above, limit);
     task_awaiter<T> running(task_access::release(work), &until.token());

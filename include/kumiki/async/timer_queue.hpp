@@ -59,6 +59,10 @@ class timer_queue {
         return std::max(std::chrono::nanoseconds(heap_.front()->when_ - clock::now()),
                         std::chrono::nanoseconds(0));
     }
+    std::optional<clock::time_point> first() const {
+        if (heap_.empty()) return std::nullopt;
+        return heap_.front()->when_;
+    }
     /// Fires what is due.
     void run() {
         if (heap_.empty()) return;
