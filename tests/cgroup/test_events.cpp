@@ -54,6 +54,9 @@ TEST_CASE("looking at a group's files gives what changed since the last look") {
           list{{kind::memory_max, 2}, {kind::oom_kill, 2}, {kind::empty}});
     // Removed, or the controller disabled: the counters do not run backwards.
     CHECK(source.look("populated 0\nfrozen 0\n", "").empty());
+    CHECK(source.look("populated 0\nfrozen 0\n", "", "max 2\n") == list{{kind::pids_max, 2}});
+    CHECK(source.look("populated 0\nfrozen 0\n", "", "max 2\n").empty());
+    CHECK(to_string(kind::pids_max) == "pids_max");
     CHECK(to_string(kind::populated) == "populated");
     CHECK(to_string(kind::oom_kill) == "oom_kill");
     CHECK(to_string(kind::oom_group_kill) == "oom_group_kill");
@@ -270,4 +273,35 @@ TEST_CASE("an OOM kill is told before the end of the last process [vm]", "[vm]")
     if (!kumiki_test::exists("/proc/swaps"))
         KUMIKI_SKIP("the kernel has no swap, and no key for it");
     io.run(see_the_kill(io, root));
+}
+
+namespace {
+
+task<void> see_the_refusal(scheduler& io, cgroup_root& root) {
+    auto group = root.create("bomb", {.pids = 4});
+    auto events = watch_events(io, group);
+    child forker(group, [](void*) {
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (int i = 0; i < 20; ++i)
+            if (::fork() == 0) child::wait_for_signal(nullptr);
+        ::_exit(0);
+    });
+    REQUIRE(forker.pid() > 0);
+    std::uint64_t refused = 0;
+    while (refused < 17) {
+        auto event = co_await next(io, events);
+        REQUIRE(event);
+        if (event->kind == kind::pids_max) refused += event->count;
+    }
+    CHECK(refused == 17);
+    group.kill();
+}
+
+}  // namespace
+
+TEST_CASE("each fork that pids.max refuses is told [vm]", "[vm]") {
+    if (const auto why = kumiki_test::missing(controllers::pids); !why.empty()) KUMIKI_SKIP(why);
+    NEED_GROUPS_AND_SCHEDULER(io);
+    auto root = kumiki_test::make_root();
+    io.run(see_the_refusal(io, root));
 }

@@ -38,6 +38,70 @@ TEST_CASE("limits stand for the kernel's files and values") {
           settings{{"pids.max", "1"}, {"io.weight", "100"}, {"io.max", "8:0 rbps=1"}});
 }
 
+TEST_CASE("limits of devices, processors and huge pages stand for the kernel's texts") {
+    using namespace std::chrono_literals;
+    CHECK(settings_of({.memory = no_limit,
+                       .memory_min = 1_MiB,
+                       .memory_swap_high = 2_MiB,
+                       .memory_zswap = 0_B}) == settings{{"memory.min", "1048576"},
+                                                         {"memory.swap.high", "2097152"},
+                                                         {"memory.zswap.max", "0"},
+                                                         {"memory.max", "max"}});
+    CHECK(settings_of({.cpu = cpus(1),
+                       .cpu_burst = 50ms,
+                       .cpu_idle = true,
+                       .cpu_uclamp_min = 12.5,
+                       .cpu_uclamp_max = 100,
+                       .cpuset_cpus = "0-3,6",
+                       .cpuset_mems = "0"}) == settings{{"cpu.max", "100000 100000"},
+                                                        {"cpu.max.burst", "50000"},
+                                                        {"cpu.idle", "1"},
+                                                        {"cpu.uclamp.min", "12.50"},
+                                                        {"cpu.uclamp.max", "100.00"},
+                                                        {"cpuset.cpus", "0-3,6"},
+                                                        {"cpuset.mems", "0"}});
+    CHECK(settings_of({.io = {{.device = {8, 0},
+                               .read = 1_MiB,
+                               .write = no_limit,
+                               .read_operations = 100,
+                               .write_operations = 7}},
+                       .io_weight = 50,
+                       .io_latencies = {{{8, 0}, 10ms}}}) ==
+          settings{{"io.max", "8:0 rbps=1048576 wbps=max riops=100 wiops=7"},
+                   {"io.weight", "50"},
+                   {"io.latency", "8:0 target=10000"}});
+    CHECK(settings_of({.hugetlb = {{64_KiB, 0_B}, {2_MiB, 4_MiB}, {1_GiB, no_limit}}}) ==
+          settings{{"hugetlb.64KB.max", "0"},
+                   {"hugetlb.2MB.max", "4194304"},
+                   {"hugetlb.1GB.max", "max"}});
+    CHECK(controllers_needed({.cpuset_cpus = "0", .io_weight = 1, .hugetlb = {{2_MiB, 0_B}}}) ==
+          (controllers::cpuset | controllers::io | controllers::hugetlb));
+}
+
+TEST_CASE("limits of devices, processors and huge pages that mean nothing are refused") {
+    using namespace std::chrono_literals;
+    const auto refused = [](const resource_limits& limits) {
+        CHECK_THROWS_AS(settings_of(limits), invalid_input);
+    };
+    refused({.cpu_burst = 1ms});
+    refused({.cpu = cpus(1), .cpu_burst = -1us});
+    refused({.cpu_weight = 1, .cpu_idle = true});
+    refused({.cpu_uclamp_min = -0.1});
+    refused({.cpu_uclamp_max = 100.1});
+    for (const char* list : {"", "a", "1-", "-1", "3-1", "0,,1", "1-2-3", "8192", "0 1"}) {
+        CAPTURE(list);
+        refused({.cpuset_cpus = list});
+        refused({.cpuset_mems = list});
+    }
+    refused({.io = {{.device = {8, 0}}}});
+    refused({.io = {{.device = {8, 0}, .read = 0_B}}});
+    refused({.io_weight = 0});
+    refused({.io_weight = 10001});
+    refused({.io_latencies = {{{8, 0}, 0us}}});
+    refused({.hugetlb = {{0_B, 1_MiB}}});
+    refused({.hugetlb = {{3_MiB, 1_MiB}}});
+}
+
 TEST_CASE("limits know the controllers that they need") {
     CHECK(controllers_needed(resource_limits{}) == controllers::none);
     CHECK(controllers_needed({.memory = 64_MiB, .cpu = cpus(0.5), .pids = 32}) ==

@@ -3,7 +3,7 @@
 //
 // A group that was made here is removed with its handle. Kernel: cgroup.freeze 5.2, cgroup.kill 5.14
 // (replaced by freeze and SIGKILL before that); the descriptor serves CLONE_INTO_CGROUP (5.7).
-// Awaiting events and the end without a thread is events.hpp's. Threaded groups are left out.
+// Awaiting events and the end without a thread is events.hpp's; threads and users, delegate.hpp's.
 #pragma once
 
 #include <fcntl.h>
@@ -119,6 +119,8 @@ class cgroup {
                 sys::check(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "make an eventfd"));
         return removal_;
     }
+    /// The group outlives this handle from now on.
+    void disown() noexcept { owned_ = false; }
     /// Gives the descriptor away; the group stays.
     [[nodiscard]] unique_fd release() noexcept { return std::move(fd_); }
 

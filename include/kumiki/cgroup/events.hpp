@@ -1,10 +1,10 @@
 // What happens to a group, as streams and awaitables: processes in it or none, frozen or not,
-// memory limits met, processes killed for memory. Nothing is polled by time.
+// memory limits met, processes killed for memory, forks refused. Nothing is polled by time.
 //
-// cgroup.events and memory.events are read before each wait, which returns at once when one has
+// cgroup.events, memory.events and pids.events are read before each wait, which returns at once when one has
 // changed since it was read: no change is lost between two waits, and what happened before the
 // subscription is told first. The kernel tells of changes of one file at most every 10 ms; several
-// become one event with a count. Left out: pressure, pids.events.
+// become one event with a count. Pressure is pressure.hpp's.
 #pragma once
 
 #include <poll.h>
@@ -41,6 +41,7 @@ enum class cgroup_event_kind : std::uint8_t {
     oom,  ///< memory could not be had within the limit
     oom_kill,  ///< processes were killed for it
     oom_group_kill,  ///< the group was killed as a whole (5.17)
+    pids_max,  ///< forks were refused by pids.max
 };
 
 /// One event: of the counted kinds, `count` is how many there were since the event before.
@@ -52,9 +53,9 @@ struct cgroup_event {
 
 /// "oom_kill", as the enumerator is spelled.
 constexpr std::string_view to_string(cgroup_event_kind kind) noexcept {
-    constexpr std::string_view names[] = {"populated",  "empty",         "frozen",     "thawed",
-                                          "memory_low", "memory_high",   "memory_max", "oom",
-                                          "oom_kill",   "oom_group_kill"};
+    constexpr std::string_view names[] = {"populated",  "empty",          "frozen",     "thawed",
+                                          "memory_low", "memory_high",    "memory_max", "oom",
+                                          "oom_kill",   "oom_group_kill", "pids_max"};
     return names[static_cast<std::size_t>(kind)];
 }
 
@@ -65,7 +66,8 @@ class cgroup_event_source {
   public:
     /// Both texts are of one look, that of cgroup.events taken first: a process that is killed for
     /// memory is then told before the end of the last.
-    std::vector<cgroup_event> look(std::string_view events, std::string_view memory_events) {
+    std::vector<cgroup_event> look(std::string_view events, std::string_view memory_events,
+                                   std::string_view pids_events = {}) {
         std::vector<cgroup_event> news;
         const auto counted = [&](cgroup_event_kind kind, std::uint64_t& before, std::uint64_t now) {
             if (now > before) news.push_back({kind, now - before});
@@ -79,6 +81,7 @@ class cgroup_event_source {
         counted(oom, memory_.oom, now.oom);
         counted(oom_kill, memory_.oom_kill, now.oom_kill);
         counted(oom_group_kill, memory_.oom_group_kill, now.oom_group_kill);
+        counted(pids_max, pids_max_, flat_value(pids_events, "max").value_or(0));
         const bool is_frozen = flat_value(events, "frozen") == 1U;
         if (is_frozen != frozen_) news.push_back({is_frozen ? frozen : thawed});
         frozen_ = is_frozen;
@@ -92,13 +95,16 @@ class cgroup_event_source {
     std::optional<bool> populated_{};  // unknown: so the first look tells of it
     bool frozen_ = false;
     memory_event_counts memory_{};
+    std::uint64_t pids_max_ = 0;
 };
 
 inline stream<cgroup_event> watch_group(scheduler& io, cgroup_watch watch) {
     cgroup_event_source source;
     while (const auto events = watch.events()) {
         const auto memory = watch.memory_events();
-        const auto news = source.look(*events, memory.value_or(std::string()));
+        const auto pids = watch.pids_events();
+        const auto news =
+            source.look(*events, memory.value_or(std::string()), pids.value_or(std::string()));
         for (const cgroup_event& event : news) co_yield event;
         co_await io.poll(watch.fd(), POLLIN);
     }

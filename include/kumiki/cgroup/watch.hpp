@@ -1,7 +1,7 @@
 // One descriptor that is readable when anything has happened to a group, its removal included:
 // what events.hpp awaits, and what a program with an event loop of its own can wait on.
 //
-// A change of cgroup.events or memory.events is POLLPRI on the file until it is read again. The
+// A change of cgroup.events, memory.events or pids.events is POLLPRI on the file until it is read again. The
 // removal of a group wakes nobody who polls its files (seen on 6.1 and 6.18), and drops a change
 // that was about to be told; so it is told by the handle that removes the group or, for a group
 // that is not owned by the handle, by inotify on the parent's directory.
@@ -39,6 +39,10 @@ class cgroup_watch {
             memory_events_ = std::move(*memory);
             add(memory_events_.get(), EPOLLPRI);
         }
+        if (auto pids = sys::try_open_at(group.fd(), "pids.events", O_RDONLY)) {
+            pids_events_ = std::move(*pids);
+            add(pids_events_.get(), EPOLLPRI);
+        }
         if (group.is_owned()) {
             removal_ = group.removal();
             add(removal_->get(), EPOLLIN);
@@ -59,6 +63,10 @@ class cgroup_watch {
     /// The text of memory.events; nothing without the memory controller.
     std::optional<std::string> memory_events() const {
         return memory_events_ ? reread(memory_events_) : std::nullopt;
+    }
+    /// The text of pids.events; nothing without the pids controller.
+    std::optional<std::string> pids_events() const {
+        return pids_events_ ? reread(pids_events_) : std::nullopt;
     }
 
   private:
@@ -93,7 +101,8 @@ class cgroup_watch {
     std::string path_;
     unique_fd events_;
     unique_fd memory_events_;
-    unique_fd parent_;                          // inotify, or none
+    unique_fd pids_events_;
+    unique_fd parent_;  // inotify, or none
     std::shared_ptr<const unique_fd> removal_;  // eventfd, or none
     unique_fd any_;
 };

@@ -2,8 +2,8 @@
 // /proc/PID/uid_map and gid_map, checked before the kernel sees it, and the one-time write.
 //
 // Rules of user_namespaces(7): at most 340 ranges (4.15; 5 before), none empty, no overlap on
-// either side, the text below one page, in a single write. Left out: newuidmap(1) and the
-// subordinate ids of users without privilege.
+// either side, the text below one page, in a single write. The subordinate ids of users without
+// privilege are subordinate_ids.hpp's.
 #pragma once
 
 #include <fcntl.h>

@@ -2,8 +2,8 @@
 // in it, and it is compared by identity and never by path or process number.
 //
 // nsfs and its ioctls are 4.9 (NS_GET_NSTYPE, NS_GET_OWNER_UID 4.11); opening by pidfd alone is
-// 6.11 and falls back to /proc. Creating namespaces is elsewhere: network_namespace.hpp,
-// user_namespace.hpp, and clone3 for a container's own. Pinning to a file is left out.
+// 6.11 and falls back to /proc. Creating is elsewhere (make_namespace.hpp,
+// user_namespace.hpp, clone3 for a container's own), as are entering several, pinning and listing.
 // Sources: namespaces(7), ioctl_ns(2), setns(2).
 #pragma once
 
@@ -141,6 +141,19 @@ class namespace_fd {
         });
     }
 
+    /// What to do about an errno value with which setns(2) refused namespaces of `kinds`.
+    static std::string refusal(int code, namespace_kind kinds) {
+        constexpr namespace_kind alone =
+            namespace_kind::user | namespace_kind::mount | namespace_kind::time;
+        if (code == EPERM)
+            return "The caller needs CAP_SYS_ADMIN in the user namespace that owns it.";
+        if ((code == EINVAL || code == EUSERS) && (kinds & alone) != namespace_kind::none)
+            return "A " + to_string(kinds & alone) +
+                   " namespace can only be entered by a process with a single thread: enter it "
+                   "from a new child.";
+        return {};
+    }
+
   private:
     static std::string link(namespace_kind kind) {
         const auto info = describe(kind);
@@ -177,15 +190,6 @@ class namespace_fd {
         while (const auto line = next_field(fdinfo, '\n'))
             if (line->starts_with("Pid:")) return parse_number<pid_t>(trim(line->substr(4)));
         return std::nullopt;
-    }
-    static std::string refusal(int code, namespace_kind kind) {
-        if (code == EPERM)
-            return "The caller needs CAP_SYS_ADMIN in the user namespace that owns it.";
-        if (code == EINVAL && has(namespace_kind::user | namespace_kind::mount, kind))
-            return "A " + to_string(kind) +
-                   " namespace can only be entered by a process with a single thread: enter it "
-                   "from a new child.";
-        return {};
     }
     std::optional<namespace_fd> related(unsigned long request, const char* which) const {
         const int fd = ::ioctl(fd_.get(), request);

@@ -6,20 +6,15 @@
 // Left out: anything inside, also bringing up "lo"; that is netlink's.
 #pragma once
 
-#include <sched.h>
-#include <time.h>
-
-#include <cerrno>
 #include <chrono>
 #include <concepts>
 #include <type_traits>
 #include <utility>
 
 #include <kumiki/core/error.hpp>
+#include <kumiki/ns/make_namespace.hpp>
 #include <kumiki/ns/namespace_fd.hpp>
-#include <kumiki/ns/user_namespace.hpp>
 #include <kumiki/sys/netns.hpp>
-#include <kumiki/sys/own_thread.hpp>
 
 namespace kumiki::inline v0 {
 
@@ -31,19 +26,7 @@ namespace kumiki::inline v0 {
 /// Errors: EPERM, ENOSPC.
 inline namespace_fd make_network_namespace(
     std::chrono::milliseconds patience = std::chrono::milliseconds(2000)) {
-    return sys::on_own_thread([&] {
-        const auto until = std::chrono::steady_clock::now() + patience;
-        timespec pause{.tv_sec = 0, .tv_nsec = 1'000'000};
-        while (::unshare(CLONE_NEWNET) != 0) {
-            const int code = errno;
-            if (code != ENOSPC || std::chrono::steady_clock::now() >= until)
-                throw error(code, {.operation = "make a network namespace",
-                                   .remedy = namespace_remedy(code, namespace_kind::net)});
-            ::nanosleep(&pause, nullptr);
-            if (pause.tv_nsec < 64'000'000) pause.tv_nsec *= 2;
-        }
-        return namespace_fd::current(namespace_kind::net);
-    });
+    return make_namespace(namespace_kind::net, patience);
 }
 
 /// Calls `function` inside the network namespace and returns what it returns, or throws what it

@@ -31,10 +31,11 @@ namespace kumiki::inline v0 {
 /// empty when there is nothing special to say. Source: clone(2), namespaces(7).
 inline std::string namespace_remedy(int code, namespace_kind kinds) {
     if (code == EPERM && kinds == namespace_kind::user)
-        return "Making user namespaces is not allowed here: see the sysctls "
-               "kernel.unprivileged_userns_clone (Debian) and "
-               "kernel.apparmor_restrict_unprivileged_userns (Ubuntu), and the seccomp profile "
-               "of a container that this runs in.";
+        return "Making user namespaces is not allowed here. What can stand against it: sysctl -w "
+               "kernel.unprivileged_userns_clone=1 (Debian) or "
+               "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu) allows it, as does an "
+               "AppArmor profile of this program with the rule userns; and the seccomp profile of "
+               "a container that this runs in.";
     if (code == EPERM)
         return "Making namespaces needs CAP_SYS_ADMIN (root), or a user namespace of one's own "
                "together with them.";
