@@ -150,9 +150,9 @@ KUMIKI_CHILD_SIDE inline long child_receive_slot(long from, long milliseconds) n
     return control.fd;
 }
 
-/// Sends the descriptor `fd` over the socket `to`, with one byte.
-KUMIKI_CHILD_SIDE inline long child_send_slot(long to, long fd) noexcept {
-    char byte = 't';
+/// Sends the descriptor `fd` over the socket `to`, with the byte that says what it is.
+KUMIKI_CHILD_SIDE inline long child_send_slot(long to, long fd, long what) noexcept {
+    char byte = static_cast<char>(what);
     iovec data;
     data.iov_base = &byte;
     data.iov_len = 1;
@@ -206,7 +206,7 @@ KUMIKI_CHILD_SIDE inline long child_carry_out(const step* s, const long* slots) 
     case step_kind::receive_slot:
         return child_receive_slot(a[0], a[1]);
     case step_kind::send_slot:
-        return child_send_slot(a[0], a[1]);
+        return child_send_slot(a[0], a[1], a[2]);
     case step_kind::exec:
         return child_exec(reinterpret_cast<const exec_candidates*>(a[0]));
     }

@@ -61,8 +61,10 @@ class child_process {
     child_process& operator=(const child_process&) = delete;
     ~child_process() { abandon(); }
 
-    /// The child is born in this network namespace and not in that of a spawner's thread.
-    void set_network(unique_fd netns) { job_.network = std::move(netns); }
+    /// The child is born in this namespace and not in that of a spawner's thread.
+    void set_birth_place(unique_fd where, namespace_kind kind) {
+        job_.places.push_back({.fd = std::move(where), .kind = kind});
+    }
     void submit() {
         spawner::shared().submit(job_);
         submitted_ = true;
@@ -84,6 +86,8 @@ class child_process {
     int pidfd() const noexcept { return job_.pidfd; }
     int clone_error() const noexcept { return job_.error; }
     const plan& steps() const noexcept { return program_.plan; }
+    const std::optional<named_user>& user() const noexcept { return program_.named_user; }
+    child_report& report() noexcept { return program_.plan.report(); }
     const child_report& report() const noexcept { return program_.plan.report(); }
 
     /// Gives the running process to the caller.

@@ -23,6 +23,7 @@
 #include <kumiki/cgroup/cgroup.hpp>
 #include <kumiki/cgroup/stats.hpp>
 #include <kumiki/container/events.hpp>
+#include <kumiki/container/exec.hpp>
 #include <kumiki/container/launch.hpp>
 #include <kumiki/container/spec.hpp>
 #include <kumiki/container/timeline.hpp>
@@ -70,6 +71,16 @@ class container {
     const endpoint* network() const noexcept {
         return parts_->attached ? &*parts_->attached : nullptr;
     }
+    /// Namespaces of this container as another spec's `join`: of the kinds uts, ipc, net and pid.
+    /// They live on in the handles; a pid namespace takes nobody once its first process has ended.
+    std::vector<std::shared_ptr<const namespace_fd>> share(namespace_kind kinds) const {
+        std::vector<std::shared_ptr<const namespace_fd>> found;
+        for (const auto& info : namespace_kinds)
+            if (has(kinds, info.kind))
+                found.push_back(std::make_shared<const namespace_fd>(
+                    namespace_fd::of_pidfd(pidfd(), info.kind)));
+        return found;
+    }
     /// The other end of its terminal, to be read and written; -1 without one.
     int terminal() const noexcept { return parts_->terminal.get(); }
     /// Tells the terminal a new size; the foreground processes get SIGWINCH.
@@ -93,7 +104,7 @@ class container {
     /// second call returns the same result.
     task<container_result> wait() {
         if (!parts_->result) {
-            const sys::exit_status status = co_await io_->wait_exit(pidfd());
+            const sys::exit_status status = co_await wait_first();
             finish(status);
         }
         co_return *parts_->result;
@@ -102,23 +113,34 @@ class container {
     task<container_result> stop(std::chrono::nanoseconds grace) {
         if (!parts_->result) {
             signal(SIGTERM);
-            auto ended = co_await with_timeout(*io_, grace, io_->wait_exit(pidfd()));
+            auto ended = co_await with_timeout(*io_, grace, wait_first());
             if (!ended) {
                 parts_->group.thaw();
                 signal(SIGKILL);
-                ended = co_await io_->wait_exit(pidfd());
+                ended = co_await wait_first();
             }
             finish(*ended);
         }
         co_return *parts_->result;
     }
 
+    /// Runs a further command in it: in its namespaces and its cgroup, with its privileges or less.
+    /// It has been executed when this returns; the container must stay where it is until then.
+    ///
+    /// Errors: invalid_input; start_error as for a start, with ESRCH when the container has ended.
+    task<exec_process> exec(exec_spec spec) {
+        return detail::enter_container(*io_, *parts_, std::move(spec));
+    }
+
   private:
+    task<sys::exit_status> wait_first() { return parts_->reaper.wait_first(*io_, pidfd()); }
+
     container(scheduler& io, std::unique_ptr<detail::container_parts> parts)
         : io_(&io), parts_(std::move(parts)) {}
 
     /// The counters first, then all that can go.
     void finish(const sys::exit_status& status) {
+        parts_->reaper.kill();  // without a pid namespace they are still there
         parts_->group.kill();  // without a pid namespace there may be others
         container_result result{.status = status, .usage = read_stats(parts_->group)};
         if (result.usage.memory_events) result.oom_kills = result.usage.memory_events->oom_kill;

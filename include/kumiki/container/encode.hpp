@@ -34,6 +34,7 @@ struct encoded_plan {
     std::vector<detail::held_mount> held{};
     std::vector<unique_fd> descriptors{};
     child_program* program = nullptr;
+    std::optional<detail::named_user> named_user{};
 };
 
 /// What the surroundings of a start know and the description does not.
@@ -136,9 +137,7 @@ inline void encode_user(plan& to, const encode_inputs& in, std::chrono::millisec
 
 inline void encode_clocks(plan& to, const container_spec& spec, operand proc) {
     if (!spec.time_namespace) return;
-    const std::string text = "monotonic " + std::to_string(spec.time_namespace->monotonic.count()) +
-                             " 0\nboottime " +
-                             std::to_string(spec.time_namespace->boottime.count()) + " 0\n";
+    const std::string text = to_text(*spec.time_namespace);
     const slot fd = to.new_slot();
     to.call("the time namespace", SYS_unshare, {sys::clone_newtime});
     to.call("the clock offsets", SYS_openat,
@@ -160,7 +159,13 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
         map_holder = make_user_namespace(spec.user_namespace->uids, spec.user_namespace->gids);
     const int idmap = map_holder ? map_holder->get() : -1;
     to.keep(in.control);
+    if (has(spec.joined_namespaces(), namespace_kind::pid)) {
+        // Others can see this child from its birth on: they must not get at what it still holds.
+        to.begin(phase::descriptors);
+        to.call("the sight of others", SYS_prctl, {PR_SET_DUMPABLE, 0, 0, 0, 0});
+    }
 
+    detail::encode_keyring(to, spec.process);
     detail::encode_user(to, in, spec.start_limit);
     if (has(kinds, namespace_kind::cgroup)) {
         // Not by clone3: its cgroup namespace would have the supervisor's group as its root.
@@ -185,6 +190,7 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
         to.call("the network namespace", SYS_setns, {netns, sys::clone_newnet});
     }
     mounts.sys(has(kinds, namespace_kind::cgroup));
+    detail::encode_sysctls(to, spec.sysctls, mounts.proc_mount());
     std::vector<detail::held_mount> nodes;
     std::optional<unsigned> tty_group = 5;
     if (spec.user_namespace) {
@@ -195,7 +201,7 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
                  .attributes = sys::mount_attr_nosuid | sys::mount_attr_noexec}));
         if (!spec.user_namespace->gids.to_outside(*tty_group)) tty_group.reset();
     }
-    mounts.dev(nodes, has(kinds, namespace_kind::ipc), tty_group);
+    mounts.dev(nodes, has(kinds | spec.joined_namespaces(), namespace_kind::ipc), tty_group);
     for (detail::held_mount& node : nodes) out.held.push_back(std::move(node));
     for (const mount_description& wanted : spec.mounts) {
         if (const auto* tmpfs = std::get_if<tmpfs_mount>(&wanted)) {
@@ -209,6 +215,7 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
     mounts.masks(detail::is_directory_on_host);
 
     detail::process_encoder process(to, spec.process);
+    out.named_user = process.look_up_user(root.root(), in.control);
     const auto stdio = spec.process.terminal ? std::array<int, 3>{0, 1, 2}
                                              : detail::place_stdio(out, spec.process.stdio);
     process.session(stdio, mounts.dev_mount(), mounts.pts_mount(), in.control);

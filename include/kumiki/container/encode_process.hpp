@@ -18,6 +18,8 @@
 #include <string>
 #include <vector>
 
+#include <kumiki/container/encode_attributes.hpp>
+#include <kumiki/container/named_user.hpp>
 #include <kumiki/container/plan.hpp>
 #include <kumiki/container/process_spec.hpp>
 #include <kumiki/security/capability.hpp>
@@ -34,18 +36,60 @@ class process_encoder {
           program_(process.filter ? *process.filter
                                   : default_seccomp_profile(process.capabilities)) {}
 
+    /// A user known by name is asked for, once all mounts are in their places.
+    const std::optional<named_user>& look_up_user(operand root, int control) {
+        if (!process_.named_user) return named_;
+        plan_.begin(phase::session);
+        named_.emplace(named_user{.request = *process_.named_user,
+                                  .capabilities = process_.capabilities,
+                                  .shared = plan_.shared_object<late_identity>(),
+                                  .user = plan_.new_slot(),
+                                  .group = plan_.new_slot(),
+                                  .group_count = plan_.new_slot()});
+        named_->ask(plan_, root, control);
+        return named_;
+    }
+
     /// A session of its own, and the descriptors 0, 1 and 2: from `stdio`, which the child keeps,
     /// or a new terminal of the container's own devpts, whose other end goes over `control`.
     void session(std::array<int, 3> stdio, operand dev, operand pts, int control) {
         plan_.begin(phase::session);
         plan_.call("a session", SYS_setsid, {});
         if (process_.terminal) {
-            terminal(dev, pts, control);
+            const slot master = plan_.new_slot();
+            plan_
+                .call("the terminal", SYS_openat,
+                      {pts, plan_.text("ptmx"), O_RDWR | O_NOCTTY | O_CLOEXEC})
+                .into(master);
+            const slot peer = terminal(master);
+            console(dev, peer);
+            hand_over_terminal(master, peer, control);
         } else {
-            for (int target = 0; target < 3; ++target)
-                if (stdio[static_cast<std::size_t>(target)] != target)
-                    plan_.call("a standard descriptor", SYS_dup3,
-                               {plan_.keep(stdio[static_cast<std::size_t>(target)]), target, 0});
+            place(stdio);
+        }
+    }
+    /// As session(), for a process that enters: its terminal is of the devpts below `root`, found
+    /// without symbolic links; what is no terminal's multiplexer there refuses the next call.
+    void enter_session(std::array<int, 3> stdio, operand root, int control) {
+        plan_.begin(phase::session);
+        plan_.call("a session", SYS_setsid, {});
+        if (process_.terminal) {
+            const slot master = plan_.new_slot();
+            plan_
+                .call("the terminal", sys::nr_openat2,
+                      {root, plan_.text("dev/pts/ptmx"),
+                       plan_.object(sys::open_how{
+                           .flags = O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK,
+                           .mode = 0,
+                           .resolve = sys::resolve_beneath | sys::resolve_no_symlinks |
+                                      sys::resolve_no_magiclinks}),
+                       sizeof(sys::open_how)})
+                .into(master);
+            plan_.call("the terminal", SYS_fcntl, {master, F_SETFL, O_RDWR});
+            const slot peer = terminal(master);
+            hand_over_terminal(master, peer, control);
+        } else {
+            place(stdio);
         }
     }
 
@@ -71,16 +115,24 @@ class process_encoder {
     void limits() {
         plan_.begin(phase::limits);
         plan_.call(plan_.text(process_.cwd), SYS_chdir, {plan_.text(process_.cwd)});
+        process_limits();
+    }
+    /// Resource limits, umask and scheduling.
+    void process_limits() {
         for (const rlimit_payload& limit : prepare_rlimits(process_.rlimits))
             plan_.call(plan_.text("rlimit " +
                                   std::string(to_string(static_cast<resource>(limit.resource)))),
                        SYS_prlimit64, {0, limit.resource, plan_.object(limit.value), 0});
         plan_.call("the umask", SYS_umask, {process_.umask});
+        encode_scheduling(plan_, process_);
     }
 
     /// Waits until the supervisor says that everything outside is in force.
     void barrier(int control, std::chrono::milliseconds limit) {
         plan_.special(step_kind::await_byte, "the supervisor's go", {control, limit.count()});
+        // Another byte of the same kind: whichever comes first, both are there after the second.
+        if (named_)
+            plan_.special(step_kind::await_byte, "the user's ids", {control, limit.count()});
     }
 
     void identity(int control) {
@@ -91,16 +143,26 @@ class process_encoder {
             plan_.call(capability_text(drop), SYS_prctl, {PR_CAPBSET_DROP, drop, 0, 0, 0});
         std::vector<std::uint32_t> groups;
         for (const group_id& group : user.groups) groups.push_back(group.value());
-        const std::uint32_t gid = user.group.value();
-        const std::uint32_t uid = user.user.value();
-        plan_.call("the supplementary groups", SYS_setgroups,
-                   {groups.size(), plan_.array(groups.data(), groups.size())});
+        const operand gid = named_ ? operand(named_->group) : operand(user.group.value());
+        const operand uid = named_ ? operand(named_->user) : operand(user.user.value());
+        if (named_ && process_.terminal)  // the others' is their user's from the start
+            plan_.call("the terminal", SYS_fchown, {0, uid, -1});
+        if (named_)
+            plan_.call("the supplementary groups", SYS_setgroups,
+                       {named_->group_count, &named_->shared->groups[0]});
+        else
+            plan_.call("the supplementary groups", SYS_setgroups,
+                       {groups.size(), plan_.array(groups.data(), groups.size())});
         plan_.call("the group", SYS_setresgid, {gid, gid, gid});
         plan_.call("the user", SYS_setresuid, {uid, uid, uid});
         // The kernel has emptied the sets of a user that is not root; inheritable is emptied here.
-        const capability_set held = uid == 0 ? process_.capabilities : capability_set{};
-        const capset_payload* caps = plan_.object(
-            make_capset({.bounding = process_.capabilities, .effective = held, .permitted = held}));
+        const capability_set held =
+            user.user.value() == 0 ? process_.capabilities : capability_set{};
+        const capset_payload* caps =
+            named_
+                ? &named_->shared->capabilities
+                : plan_.object(make_capset(
+                      {.bounding = process_.capabilities, .effective = held, .permitted = held}));
         if (!process_.no_new_privs) filter();
         plan_.call("the capabilities", SYS_capset, {&caps->head, caps->data.data()});
         if (process_.death_signal != 0) {
@@ -154,13 +216,17 @@ class process_encoder {
                    {SECCOMP_SET_MODE_FILTER, 0, plan_.object(program)});
     }
 
-    void terminal(operand dev, operand pts, int control) {
-        const slot master = plan_.new_slot();
+    void place(std::array<int, 3> stdio) {
+        for (int target = 0; target < 3; ++target)
+            if (stdio[static_cast<std::size_t>(target)] != target)
+                plan_.call("a standard descriptor", SYS_dup3,
+                           {plan_.keep(stdio[static_cast<std::size_t>(target)]), target, 0});
+    }
+
+    /// The other end of `master`, opened by the descriptor and by no name (TIOCGPTPEER).
+    slot terminal(slot master) {
         const slot peer = plan_.new_slot();
-        const slot console = plan_.new_slot();
         const char* shown = "the terminal";
-        plan_.call(shown, SYS_openat, {pts, plan_.text("ptmx"), O_RDWR | O_NOCTTY | O_CLOEXEC})
-            .into(master);
         plan_.call(shown, SYS_ioctl, {master, TIOCSPTLCK, plan_.object(int{0})});
         plan_.call(shown, SYS_ioctl, {master, sys::tiocgptpeer, O_RDWR | O_NOCTTY | O_CLOEXEC})
             .into(peer);
@@ -170,7 +236,11 @@ class process_encoder {
                            .ws_ypixel = 0};
         plan_.call(shown, SYS_ioctl, {peer, TIOCSWINSZ, plan_.object(size)});
         plan_.call(shown, SYS_ioctl, {peer, TIOCSCTTY, 0});
-        plan_.call(shown, SYS_fchown, {peer, process_.user.user.value(), -1});
+        if (!named_) plan_.call(shown, SYS_fchown, {peer, process_.user.user.value(), -1});
+        return peer;
+    }
+    void console(operand dev, slot peer) {
+        const slot console = plan_.new_slot();
         // /dev/console is the terminal itself, mounted by its descriptor and by no name that could
         // be exchanged (CVE-2025-52565).
         plan_.call("/dev/console", SYS_mknodat, {dev, plan_.text("console"), S_IFREG | 0600, 0});
@@ -182,12 +252,16 @@ class process_encoder {
         plan_.call(
             "/dev/console", sys::nr_move_mount,
             {console, plan_.text(""), dev, plan_.text("console"), sys::move_mount_f_empty_path});
-        for (int target = 0; target < 3; ++target) plan_.call(shown, SYS_dup3, {peer, target, 0});
-        plan_.special(step_kind::send_slot, "the terminal's other end", {control, master});
+    }
+    void hand_over_terminal(slot master, slot peer, int control) {
+        for (int target = 0; target < 3; ++target)
+            plan_.call("the terminal", SYS_dup3, {peer, target, 0});
+        plan_.special(step_kind::send_slot, "the terminal's other end", {control, master, 't'});
     }
 
     plan& plan_;
     const process_spec& process_;
+    std::optional<named_user> named_;
     std::shared_ptr<const seccomp_program> program_;
 };
 

@@ -2,7 +2,8 @@
 // mounts, let it go, and know how it went.
 //
 // The control socket carries single bytes: from the child 'b' (it is there, where it needs id maps),
-// 't' with a descriptor (its terminal), 'a' (it asks whether anybody is there); to the child 'n' with
+// 't' with a descriptor (its terminal), 'p' and 'q' with its passwd and group files, 'u' (it asks
+// whose ids a user's name stands for), 'a' (it asks whether anybody is there); to the child 'n' with
 // its network namespace, and 'g' at each step that waits. The child's end closes at its execve, or
 // with its death: the report says which.
 #pragma once
@@ -26,6 +27,7 @@
 #include <kumiki/container/child_process.hpp>
 #include <kumiki/container/encode.hpp>
 #include <kumiki/container/netns_maker.hpp>
+#include <kumiki/container/process_reaper.hpp>
 #include <kumiki/container/result.hpp>
 #include <kumiki/container/spec.hpp>
 #include <kumiki/container/start_error.hpp>
@@ -49,12 +51,17 @@ struct container_parts {
     unique_fd pidfd;
     timeline line;
     std::optional<container_result> result;
+    namespace_kind kinds = namespace_kind::none;  ///< those of its own
+    process_spec process;  ///< what its first process was started as
+    std::chrono::milliseconds start_limit{0};
+    process_reaper reaper;  ///< of those that entered it
 
     /// Ends a container that nobody has waited for.
     void kill_and_release() {
         if (pidfd && !result) {
             group.kill();
             sys::send_signal(pidfd.get(), SIGKILL);
+            reaper.kill();
             sys::wait_blocking(pidfd.get());
         }
         pidfd.reset();
@@ -146,8 +153,10 @@ struct work_for_born {
 };
 
 /// Reads what the child says until its end of the socket is closed.
-inline task<void> follow_child(scheduler& io, const child_process& child,
+inline task<void> follow_child(scheduler& io, child_process& child,
                                std::optional<work_for_born> work, unique_fd& terminal) {
+    std::optional<user_lookup> lookup;
+    if (child.user()) lookup.emplace(*child.user());
     for (;;) {
         co_await io.poll(child.control(), POLLIN);
         char bytes[16];
@@ -161,11 +170,21 @@ inline task<void> follow_child(scheduler& io, const child_process& child,
         const auto size = ::recvmsg(child.control(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
         if (size < 0 && (errno == EAGAIN || errno == EINTR)) continue;
         if (size <= 0) co_return;  // ECONNRESET: closed with something of ours unread
+        // A read ends behind a message that carries a descriptor: it is the last byte's.
+        const char last = bytes[size - 1];
         for (cmsghdr* head = CMSG_FIRSTHDR(&message); head != nullptr;
              head = CMSG_NXTHDR(&message, head)) {
             int fd = -1;
             std::memcpy(&fd, CMSG_DATA(head), sizeof fd);
-            terminal.reset(fd);
+            unique_fd received(fd);
+            if (last == 't') terminal = std::move(received);
+            if (last == 'p' && lookup) lookup->take_passwd(std::move(received));
+            if (last == 'q' && lookup) lookup->take_group(std::move(received));
+        }
+        if (lookup && std::find(bytes, bytes + size, 'u') != bytes + size) {
+            lookup->answer(child.report());
+            child.signal_go();
+            lookup.reset();
         }
         if (work && bytes[0] == 'b') {
             (*work)();
@@ -175,9 +194,8 @@ inline task<void> follow_child(scheduler& io, const child_process& child,
 }
 
 /// Throws what went wrong on the child's side; returns when its command has been executed.
-inline void judge(child_process& child, const container_spec& spec, const std::string& name) {
-    if (child.clone_error() != 0)
-        throw error_of_clone(child.clone_error(), spec.all_namespaces(), name);
+inline void judge(child_process& child, namespace_kind kinds, const std::string& name) {
+    if (child.clone_error() != 0) throw error_of_clone(child.clone_error(), kinds, name);
     const child_report& report = child.report();
     if (report.error != 0) {
         const start_error failure = error_of_step(child.steps(), report, name);
@@ -229,16 +247,20 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
                                          .receives_netns = netns.has_value(),
                                          .awaits_maps = spec.user_namespace.has_value()});
     if (tap.alter != nullptr) tap.alter(*program.program, tap.context);
+    const namespace_kind joined = spec.joined_namespaces();
     // The cgroup and time namespaces are the child's to make (encode.hpp says why).
     namespace_kind made_later = namespace_kind::cgroup | namespace_kind::time;
     if (netns) made_later |= namespace_kind::net;
     child_process child(std::move(program), std::move(sockets),
                         clone_flags(spec.all_namespaces() & ~made_later), parts->group.fd(),
-                        spec.clone);
+                        has(joined, namespace_kind::pid) ? clone_mode::own_memory : spec.clone);
     parts->line.mark("plan");
 
-    if (!has(spec.all_namespaces(), namespace_kind::net))
-        child.set_network(sys::open_at(AT_FDCWD, "/proc/thread-self/ns/net", O_RDONLY));
+    if (!has(spec.all_namespaces() | joined, namespace_kind::net))
+        child.set_birth_place(sys::open_at(AT_FDCWD, "/proc/thread-self/ns/net", O_RDONLY),
+                              namespace_kind::net);
+    for (const auto& each : spec.join)
+        child.set_birth_place(each->duplicate().release(), each->kind());
     child.submit();
     std::optional<work_for_born> work;
     if (spec.user_namespace)
@@ -260,11 +282,14 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
     child.await_clone();
     if (netns && netns->wait() != 0) throw error_of_netns(netns->wait(), parts->name);
     const std::int64_t executed = timeline::now();
-    judge(child, spec, parts->name);
+    judge(child, spec.all_namespaces(), parts->name);
     parts->line.mark("child");
     parts->line.add(child.report(), executed);
     parts->pid = child.pid();
     parts->pidfd = child.release();
+    parts->kinds = spec.all_namespaces();
+    parts->process = std::move(spec.process);
+    parts->start_limit = spec.start_limit;
     co_return parts;
 }
 

@@ -73,14 +73,22 @@ class arena {
 class plan {
   public:
     plan() {
-        void* shared = ::mmap(nullptr, sizeof(child_report), PROT_READ | PROT_WRITE,
-                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-        sys::check(shared == MAP_FAILED ? -1 : 0, "mmap", "the child's report");
-        report_.reset(new (shared) child_report);
+        report_ = shared_object<child_report>();
         steps_.reserve(256);
         details_.reserve(256);
     }
 
+    /// An object, zero at first, in memory that the child shares in both ways of cloning: what the
+    /// supervisor writes there later is what the child's steps see.
+    template <class Object>
+        requires std::is_trivially_destructible_v<Object>
+    Object* shared_object() {
+        void* memory = ::mmap(nullptr, sizeof(Object), PROT_READ | PROT_WRITE,
+                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        sys::check(memory == MAP_FAILED ? -1 : 0, "mmap", "memory shared with the child");
+        shared_.emplace_back(memory, unmap{sizeof(Object)});
+        return new (memory) Object;
+    }
     /// Text as a C string that lives as long as the plan.
     const char* text(std::string_view value) {
         char* copy = static_cast<char*>(memory_.allocate(value.size() + 1, 1));
@@ -178,7 +186,7 @@ class plan {
         std::rotate(steps_.begin(), steps_.end() - 1, steps_.end());
         std::rotate(details_.begin(), details_.end() - 1, details_.end());
         phase_ = at;
-        return object(child_program{steps_.data(), steps_.size(), report_.get()});
+        return object(child_program{steps_.data(), steps_.size(), report_});
     }
 
     child_report& report() noexcept { return *report_; }
@@ -186,9 +194,8 @@ class plan {
 
   private:
     struct unmap {
-        void operator()(child_report* report) const noexcept {
-            ::munmap(report, sizeof(child_report));
-        }
+        std::size_t size;
+        void operator()(void* memory) const noexcept { ::munmap(memory, size); }
     };
     struct detail_of_step {
         std::string_view shown;
@@ -213,7 +220,8 @@ class plan {
     }
 
     arena memory_;
-    std::unique_ptr<child_report, unmap> report_;
+    std::vector<std::unique_ptr<void, unmap>> shared_;
+    child_report* report_ = nullptr;  ///< in the first of them
     std::vector<step> steps_;
     std::vector<detail_of_step> details_;
     std::vector<int> kept_;

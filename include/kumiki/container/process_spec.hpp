@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include <kumiki/container/process_attributes.hpp>
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/text.hpp>
 #include <kumiki/security/capability.hpp>
@@ -37,6 +38,9 @@ struct process_spec {
     std::vector<std::string> env{std::string("PATH=") + default_path, "HOME=/", "TERM=xterm"};
     std::string cwd = "/";  ///< working directory, absolute, in the container
     process_user user{0, 0};  ///< in the container's own ids
+    /// In place of `user`: "web", "web:adm", "1000" as parse_user() reads them, looked up in the
+    /// container's own /etc/passwd and /etc/group once all of its mounts are there.
+    std::optional<user_request> named_user{};
     std::uint32_t umask = 022;
     /// Descriptors of this process that become 0, 1 and 2. Not taken over, and not needed any more
     /// once the start has returned. Unused with a terminal.
@@ -51,6 +55,13 @@ struct process_spec {
     std::vector<resource_limit> rlimits{default_resource_limits.begin(),
                                         default_resource_limits.end()};
     std::optional<int> oom_score_adj{};  ///< -1000 to 1000; unset: inherited
+    std::optional<int> nice{};  ///< -20 (most time) to 19; unset: inherited
+    std::optional<kumiki::scheduling> scheduling{};  ///< unset: inherited
+    std::optional<kumiki::io_priority> io_priority{};  ///< unset: inherited
+    std::vector<unsigned> processors{};  ///< the only ones it runs on; empty: inherited
+    std::optional<personality_bits> personality{};  ///< unset: inherited
+    /// A session keyring of its own and empty; else it is the supervisor's. keyctl(2)
+    bool session_keyring = true;
     int death_signal = SIGKILL;  ///< sent to the container when the supervisor dies; 0: none
 
     /// Refuses what the kernel or the container could not take. Errors: invalid_input.
@@ -77,6 +88,14 @@ struct process_spec {
         if (oom_score_adj && (*oom_score_adj < -1000 || *oom_score_adj > 1000))
             throw invalid_input("oom_score_adj", std::to_string(*oom_score_adj),
                                 "It is from -1000 to 1000.");
+        if (nice && (*nice < -20 || *nice > 19))
+            throw invalid_input("nice", std::to_string(*nice), "It is from -20 to 19.");
+        if (scheduling) scheduling->validate();
+        if (io_priority) io_priority->validate();
+        for (const unsigned each : processors)
+            if (each >= most_processors)
+                throw invalid_input("processor", std::to_string(each),
+                                    "Their numbers are from 0 to 8191.");
     }
 
     /// The paths at which the command is looked for, in their order.

@@ -22,9 +22,12 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include <kumiki/container/child.hpp>
 #include <kumiki/core/unique_fd.hpp>
+#include <kumiki/ns/kind.hpp>
 #include <kumiki/sys/check.hpp>
 #include <kumiki/sys/raw.hpp>
 
@@ -89,16 +92,32 @@ class spawner {
     /// was before its first such child is restored after each.
     void begin_sharing() {
         const std::lock_guard hold(mutex_);
-        if (sharing_++ == 0) dumpable_ = ::prctl(PR_GET_DUMPABLE);
+        if (sharing_++ == 0 && hiding_ == 0) dumpable_ = ::prctl(PR_GET_DUMPABLE);
     }
     void end_sharing() {
         const std::lock_guard hold(mutex_);
         --sharing_;
-        if (dumpable_ == 1 && ::prctl(PR_GET_DUMPABLE) != 1) ::prctl(PR_SET_DUMPABLE, 1);
+        restore_dumpable();
+    }
+    /// A child that is born where others can see it is a copy of memory that is not dumpable.
+    void begin_hiding() {
+        const std::lock_guard hold(mutex_);
+        if (hiding_++ == 0 && sharing_ == 0) dumpable_ = ::prctl(PR_GET_DUMPABLE);
+        ::prctl(PR_SET_DUMPABLE, 0);
+    }
+    void end_hiding() {
+        const std::lock_guard hold(mutex_);
+        --hiding_;
+        restore_dumpable();
     }
 
   private:
     static constexpr std::size_t most = 16;
+
+    void restore_dumpable() {
+        if (hiding_ == 0 && dumpable_ == 1 && ::prctl(PR_GET_DUMPABLE) != 1)
+            ::prctl(PR_SET_DUMPABLE, 1);
+    }
     static constexpr std::size_t guard_size = 64 * 1024;  // a page, whatever its size
 
     void start_thread() {
@@ -155,7 +174,43 @@ class spawner {
     std::size_t idle_ = 0;
     std::size_t threads_ = 0;
     std::size_t sharing_ = 0;
+    std::size_t hiding_ = 0;
     int dumpable_ = 1;
+};
+
+/// A namespace that a child is born in, and not in that of a spawner's thread: the thread goes there
+/// for the clone, and comes back.
+struct birth_place {
+    unique_fd fd{};
+    namespace_kind kind = namespace_kind::none;
+    unique_fd home{};
+
+    /// errno, or 0.
+    int enter() noexcept {
+        home.reset(::open(home_link(), O_RDONLY | O_CLOEXEC));
+        if (!home || ::setns(fd.get(), static_cast<int>(clone_flags(kind))) != 0) return errno;
+        return 0;
+    }
+    void leave() noexcept {
+        if (home) ::setns(home.get(), static_cast<int>(clone_flags(kind)));
+        home.reset();
+    }
+
+  private:
+    const char* home_link() const noexcept {
+        switch (kind) {
+        case namespace_kind::net:
+            return "/proc/thread-self/ns/net";
+        case namespace_kind::ipc:
+            return "/proc/thread-self/ns/ipc";
+        case namespace_kind::uts:
+            return "/proc/thread-self/ns/uts";
+        case namespace_kind::pid:  // setns(2) moves only the children
+            return "/proc/thread-self/ns/pid";
+        default:
+            return "";
+        }
+    }
 };
 
 /// One clone3.
@@ -164,7 +219,7 @@ struct spawn_job : spawner_job {
 
     std::uint64_t flags = 0;  ///< CLONE_NEW* and the like; CLONE_PIDFD is added
     int cgroup = -1;  ///< the cgroup to be born in; -1: the parent's
-    unique_fd network{};  ///< the network namespace to be born in; none: this thread's
+    std::vector<birth_place> places{};  ///< of other kinds it is this thread's namespaces
     bool shared_memory = true;
     child_program* program = nullptr;
     unique_fd child_end{};  ///< closed here once the child has its own copy
@@ -184,11 +239,8 @@ struct spawn_job : spawner_job {
             .exit_signal = SIGCHLD,
             .cgroup = static_cast<std::uint64_t>(job.cgroup >= 0 ? job.cgroup : 0)};
         long result = 0;
-        unique_fd own_network;
-        if (job.network) {
-            own_network.reset(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
-            if (!own_network || ::setns(job.network.get(), CLONE_NEWNET) != 0) result = -errno;
-        }
+        for (birth_place& place : job.places)
+            if (result == 0) result = -place.enter();
         if (result < 0) {
             // the clone is left out
         } else if (job.shared_memory && stack == nullptr) {
@@ -201,9 +253,12 @@ struct spawn_job : spawner_job {
             result = sys::clone_on_stack(request, child_main, job.program);
             spawner::shared().end_sharing();
         } else {
+            const bool hidden = !job.places.empty();
+            if (hidden) spawner::shared().begin_hiding();
             result = sys::clone_copied(request, child_main, job.program);
+            if (hidden) spawner::shared().end_hiding();
         }
-        if (own_network) ::setns(own_network.get(), CLONE_NEWNET);
+        for (birth_place& place : job.places) place.leave();
         job.error = result < 0 ? static_cast<int>(-result) : 0;
         // The kernel has written a number before it failed, of a descriptor that never was.
         if (result < 0) job.pidfd = -1;

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <variant>
@@ -12,10 +13,13 @@
 #include <kumiki/cgroup/limits.hpp>
 #include <kumiki/container/process_spec.hpp>
 #include <kumiki/container/spawner.hpp>
+#include <kumiki/container/sysctl.hpp>
 #include <kumiki/core/text.hpp>
 #include <kumiki/network/endpoint.hpp>
 #include <kumiki/ns/id_map.hpp>
 #include <kumiki/ns/kind.hpp>
+#include <kumiki/ns/make_namespace.hpp>
+#include <kumiki/ns/namespace_fd.hpp>
 #include <kumiki/rootfs/mount.hpp>
 #include <kumiki/rootfs/rootfs.hpp>
 
@@ -34,12 +38,6 @@ using network_choice = std::variant<network_mode, network_attachment>;
 struct user_mapping {
     id_map uids{};
     id_map gids{};
-};
-
-/// What is added to the host's clocks in a time namespace.
-struct clock_offsets {
-    std::chrono::seconds monotonic{0};
-    std::chrono::seconds boottime{0};
 };
 
 /// The namespaces of a normal container. User and time come with their fields of the spec.
@@ -61,20 +59,30 @@ struct container_spec {
     namespace_kind namespaces = default_namespaces;
     std::optional<user_mapping> user_namespace{};  ///< unset: none of its own
     std::optional<clock_offsets> time_namespace{};  ///< unset: none of its own. Kernel: 6.2
+    /// Namespaces of others that the container lives in, instead of new ones of these kinds: uts,
+    /// ipc, net and pid, for containers that belong together (a pod). See container::share().
+    std::vector<std::shared_ptr<const namespace_fd>> join{};
     std::string hostname{};  ///< empty: the name
     std::vector<mount_description> mounts{};  ///< in this order
+    std::vector<sysctl_setting> sysctls{};  ///< of the container's own namespaces, in this order
     clone_mode clone = clone_mode::automatic;
     /// The most that a start may take; then it fails with ETIMEDOUT.
     std::chrono::milliseconds start_limit{30000};
 
-    /// All kinds of namespaces that the container gets.
-    namespace_kind all_namespaces() const noexcept {
+    /// The kinds of `join`.
+    namespace_kind joined_namespaces() const {
+        namespace_kind kinds = namespace_kind::none;
+        for (const auto& each : join) kinds |= each->kind();
+        return kinds;
+    }
+    /// All kinds of namespaces that the container gets of its own.
+    namespace_kind all_namespaces() const {
         namespace_kind kinds = namespaces & ~namespace_kind::net;
         const auto* mode = std::get_if<network_mode>(&network);
         if (mode == nullptr || *mode != network_mode::host) kinds |= namespace_kind::net;
         if (user_namespace) kinds |= namespace_kind::user;
         if (time_namespace) kinds |= namespace_kind::time;
-        return kinds;
+        return kinds & ~joined_namespaces();
     }
 
     /// Refuses, before anything is done, what cannot be right. Errors: invalid_input, and
@@ -91,8 +99,9 @@ struct container_spec {
         if (!has(namespaces, namespace_kind::mount))
             throw invalid_input("namespaces", to_string(namespaces),
                                 "The mount namespace cannot be left out.");
-        if (!hostname.empty() && !has(namespaces, namespace_kind::uts))
-            throw invalid_input("hostname", hostname, "It needs a UTS namespace.");
+        validate_join();
+        if (!hostname.empty() && !has(all_namespaces(), namespace_kind::uts))
+            throw invalid_input("hostname", hostname, "It needs a UTS namespace of its own.");
         if (user_namespace &&
             (!user_namespace->uids.to_outside(0) || !user_namespace->gids.to_outside(0)))
             throw invalid_input("user namespace", "", "It must map user 0 and group 0.");
@@ -107,9 +116,38 @@ struct container_spec {
         }
         rootfs.validate();
         process.validate();
+        for (const sysctl_setting& each : sysctls)
+            detail::require_own_sysctl(each, all_namespaces());
         for (const mount_description& mount : mounts)
             std::visit([](const auto& each) { require_inside_path("mount target", each.target); },
                        mount);
+    }
+
+  private:
+    void validate_join() const {
+        namespace_kind seen = namespace_kind::none;
+        for (const auto& each : join) {
+            if (!each || !*each)
+                throw invalid_input("namespace to join", "", "It is an empty handle.");
+            const namespace_kind kind = each->kind();
+            constexpr namespace_kind joinable = namespace_kind::uts | namespace_kind::ipc |
+                                                namespace_kind::net | namespace_kind::pid;
+            if (!has(joinable, kind))
+                throw invalid_input("namespace to join", to_string(kind),
+                                    "Containers can share uts, ipc, net and pid.");
+            if (has(seen, kind))
+                throw invalid_input("namespace to join", to_string(kind),
+                                    "A container is in one namespace of a kind.");
+            seen |= kind;
+        }
+        if (!join.empty() && user_namespace)
+            throw invalid_input("namespace to join", to_string(seen),
+                                "A container with a user namespace of its own has no rights over "
+                                "the namespaces of others.");
+        const auto* mode = std::get_if<network_mode>(&network);
+        if (has(seen, namespace_kind::net) && (mode == nullptr || *mode == network_mode::host))
+            throw invalid_input("namespace to join", "net",
+                                "The network comes with it: leave `network` as it is by default.");
     }
 };
 

@@ -85,6 +85,10 @@ inline start_error error_of_clone(int code, namespace_kind kinds, const std::str
         remedy = "clone3 is not there or not allowed: Linux 5.7 or later is needed.";
     if (code == EBUSY)
         remedy = "The cgroup gives controllers to groups below it and takes no processes itself.";
+    if (code == ENOMEM)
+        remedy =
+            "The kernel has no memory for it, or the first process of the pid namespace that it "
+            "joins has ended.";
     if (code == EAGAIN) remedy = "A limit on processes is reached (pids.max, RLIMIT_NPROC).";
     return start_error(code,
                        {.operation = "clone3",

@@ -17,12 +17,14 @@ namespace kumiki::inline v0 {
 enum class phase : std::uint8_t {
     descriptors,  ///< everything open but what the plan keeps is closed
     user,  ///< the id maps are awaited, and root inside is taken on
+    enter,  ///< the namespaces of a container that runs already
     cgroup,  ///< the cgroup namespace, rooted at the container's own group
     hostname,  ///< the UTS namespace's name
     root,  ///< the root filesystem is made and attached
     proc,  ///< /proc
     netns,  ///< the network namespace, made meanwhile by the supervisor, is entered
     sys,  ///< /sys and /sys/fs/cgroup
+    sysctl,  ///< kernel parameters of the namespaces
     dev,  ///< /dev, its nodes, pts, shm and mqueue
     mounts,  ///< what the caller wants mounted, and /etc/{hosts,hostname,resolv.conf}
     masks,  ///< masked and read-only paths
@@ -39,9 +41,9 @@ inline constexpr std::size_t phase_count = static_cast<std::size_t>(phase::exec)
 /// The name of a phase, as errors and timelines spell it.
 constexpr const char* name_of(phase p) noexcept {
     constexpr const char* names[phase_count] = {
-        "descriptors", "user",   "cgroup",  "hostname", "root",    "proc",
-        "netns",       "sys",    "dev",     "mounts",   "masks",   "session",
-        "pivot",       "limits", "network", "identity", "seccomp", "exec"};
+        "descriptors", "user",   "enter",   "cgroup",   "hostname", "root",  "proc",
+        "netns",       "sys",    "sysctl",  "dev",      "mounts",   "masks", "session",
+        "pivot",       "limits", "network", "identity", "seccomp",  "exec"};
     return names[static_cast<std::size_t>(p)];
 }
 

@@ -1,0 +1,188 @@
+// Entering a running container: a further process in all of its namespaces, its cgroup, its
+// privileges. The plan and its interpreter are those of a start (encode_process.hpp, child.hpp); only
+// how the process gets to the container's root is another.
+//
+// What enters can be seen from inside before it executes anything, so nothing of this process may be
+// reached through it: it has memory of its own, is not dumpable from its birth on, holds no
+// descriptor but its standard ones and the control socket, and its working directory is found below
+// the container's root without magic links (CVE-2016-9962, CVE-2019-5736, CVE-2024-21626). It never
+// executes a file of the host. What the kernel shows of any process to all, its name and command
+// line, are this program's until the execve. Kernel: 5.8 (setns with a pidfd).
+#pragma once
+
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <kumiki/container/exec_spec.hpp>
+#include <kumiki/container/launch.hpp>
+#include <kumiki/container/process_reaper.hpp>
+
+namespace kumiki::inline v0 {
+
+namespace detail {
+
+/// Writes down how a process enters the container whose first process is `pidfd`.
+inline encoded_plan encode_exec(const process_spec& spec, namespace_kind kinds, int pidfd,
+                                int control, std::chrono::milliseconds limit) {
+    encoded_plan out;
+    plan& to = out.plan;
+    to.keep(control);
+    to.keep(pidfd);
+    process_encoder process(to, spec);
+
+    to.begin(phase::descriptors);
+    to.call("its memory", SYS_prctl, {PR_SET_DUMPABLE, 0, 0, 0, 0});
+    encode_keyring(to, spec);
+    if (spec.oom_score_adj) {  // through the host's procfs: the container's may be anything
+        const slot proc = to.new_slot();
+        to.call("/proc", SYS_openat, {AT_FDCWD, to.text("/proc"), O_PATH | O_DIRECTORY | O_CLOEXEC})
+            .into(proc);
+        process.oom_score(proc);
+    }
+    to.begin(phase::enter);
+    // The pid namespace is that of its birth. Time and user only where they are others: a process
+    // cannot enter its own user namespace again.
+    const namespace_kind own = namespace_kind::time | namespace_kind::user;
+    const namespace_kind joined = namespace_kind::mount | namespace_kind::uts |
+                                  namespace_kind::ipc | namespace_kind::net |
+                                  namespace_kind::cgroup | (kinds & own);
+    to.call("the container's namespaces", SYS_setns, {pidfd, clone_flags(joined)});
+    if (has(kinds, namespace_kind::user)) {
+        to.call("root's group in the user namespace", SYS_setresgid, {0, 0, 0});
+        to.call("root in the user namespace", SYS_setresuid, {0, 0, 0});
+        to.call("root's groups in the user namespace", SYS_setgroups, {0, 0});
+        to.call("its memory", SYS_prctl, {PR_SET_DUMPABLE, 0, 0, 0, 0});
+    }
+    const slot root = to.new_slot();
+    to.call("/", SYS_openat, {AT_FDCWD, to.text("/"), O_PATH | O_DIRECTORY | O_CLOEXEC}).into(root);
+    out.named_user = process.look_up_user(root, control);
+    const auto stdio = spec.terminal ? std::array<int, 3>{0, 1, 2} : place_stdio(out, spec.stdio);
+    process.enter_session(stdio, root, control);
+
+    const slot cwd = to.new_slot();
+    to.begin(phase::limits);
+    const char* directory = to.text(spec.cwd);
+    to.call(directory, sys::nr_openat2,
+            {root, directory,
+             to.object(sys::open_how{.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+                                     .mode = 0,
+                                     .resolve = sys::resolve_in_root | sys::resolve_no_magiclinks}),
+             sizeof(sys::open_how)})
+        .into(cwd);
+    to.call(directory, SYS_fchdir, {cwd});
+    process.close_all_but(control);
+    process.process_limits();
+    process.barrier(control, limit);
+    process.identity(control);
+    process.exec(spec.candidates());
+    out.program = to.finish();
+    return out;
+}
+
+}  // namespace detail
+
+/// A process that entered a container. Move-only.
+///
+/// Lifetime: the destructor kills it if it still runs, and waits for its end. It may outlive the
+/// container, whose end is also its own.
+class exec_process {
+  public:
+    exec_process(scheduler& io, std::shared_ptr<detail::entered_process> process,
+                 unique_fd terminal)
+        : io_(&io), process_(std::move(process)), terminal_(std::move(terminal)) {}
+    exec_process(exec_process&&) noexcept = default;
+    exec_process& operator=(exec_process&& other) noexcept {
+        exec_process old(std::move(*this));
+        io_ = other.io_;
+        process_ = std::move(other.process_);
+        terminal_ = std::move(other.terminal_);
+        return *this;
+    }
+    ~exec_process() {
+        if (process_) process_->kill_and_reap();
+    }
+
+    /// Its number as the supervisor sees it; its own until it has been waited for.
+    pid_t pid() const noexcept { return process_->pid; }
+    int pidfd() const noexcept { return process_->pidfd.get(); }
+    /// The other end of its terminal; -1 without one.
+    int terminal() const noexcept { return terminal_.get(); }
+    /// Tells the terminal a new size; the foreground processes get SIGWINCH.
+    void resize(terminal_size size) const {
+        const winsize wanted{
+            .ws_row = size.rows, .ws_col = size.columns, .ws_xpixel = 0, .ws_ypixel = 0};
+        sys::check(::ioctl(terminal_.get(), TIOCSWINSZ, &wanted), "resize the terminal");
+    }
+    /// Sends it a signal; false when it has ended.
+    bool signal(int number) const { return !process_->status && sys::send_signal(pidfd(), number); }
+    /// Waits for its end. A second call returns the same.
+    task<sys::exit_status> wait() { return wait_for(*io_, process_); }
+
+  private:
+    static task<sys::exit_status> wait_for(scheduler& io,
+                                           std::shared_ptr<detail::entered_process> process) {
+        for (;;) {
+            process->reap();
+            if (process->status) co_return *process->status;
+            co_await io.poll(process->pidfd.get(), POLLIN);
+        }
+    }
+
+    scheduler* io_;
+    std::shared_ptr<detail::entered_process> process_;
+    unique_fd terminal_;
+};
+
+namespace detail {
+
+/// Runs `wanted` in the container; `parts` must stay until this has ended.
+inline task<exec_process> enter_container(scheduler& io, container_parts& parts, exec_spec wanted,
+                                          plan_tap tap = {}) {
+    const process_spec spec = wanted.complete(parts.process);
+    if (parts.result)
+        throw start_error(ESRCH,
+                          {.operation = "enter",
+                           .object = parts.name,
+                           .step = name_of(phase::enter),
+                           .container = parts.name,
+                           .remedy = "The container has ended."},
+                          125);
+    namespace_fd pids = namespace_fd::of_pidfd(parts.pidfd.get(), namespace_kind::pid);
+    control_sockets sockets = control_sockets::make();
+    encoded_plan program =
+        encode_exec(spec, parts.kinds, parts.pidfd.get(), sockets.child.get(), parts.start_limit);
+    if (tap.alter != nullptr) tap.alter(*program.program, tap.context);
+    child_process child(std::move(program), std::move(sockets), 0, parts.group.fd(),
+                        clone_mode::own_memory);
+    child.set_birth_place(pids.release(), namespace_kind::pid);
+    child.submit();
+    child.signal_go();
+    unique_fd terminal;
+    auto in_time = co_await with_timeout(io, parts.start_limit,
+                                         follow_child(io, child, std::nullopt, terminal));
+    if (!in_time)
+        throw start_error(ETIMEDOUT,
+                          {.operation = "enter",
+                           .object = parts.name,
+                           .step = name_of(phase::exec),
+                           .container = parts.name,
+                           .remedy = "It took longer than the container's start_limit: is it "
+                                     "frozen?"},
+                          125);
+    child.await_clone();
+    judge(child, namespace_kind::pid, parts.name);
+    auto process = std::make_shared<entered_process>();
+    process->pid = child.pid();
+    process->pidfd = child.release();
+    exec_process handle(io, process, std::move(terminal));
+    parts.reaper.add(std::move(process));
+    co_return handle;
+}
+
+}  // namespace detail
+}  // namespace kumiki::inline v0
