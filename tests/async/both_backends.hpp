@@ -6,9 +6,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstddef>
+#include <filesystem>
+#include <fstream>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -59,6 +62,18 @@ inline std::span<std::byte> writable(std::string& text) {
 }
 inline void put(int fd, std::string_view text) {
     REQUIRE(::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()));
+}
+
+/// The kernel threads that io_uring has made for the calling thread. They outlive the ring for some
+/// seconds: a test that wants to see none runs on a thread of its own.
+inline std::ptrdiff_t ring_workers() {
+    const std::string wanted = "iou-wrk-" + std::to_string(::gettid());
+    const std::filesystem::directory_iterator threads("/proc/self/task");
+    return std::count_if(begin(threads), end(threads), [&](const auto& thread) {
+        std::string name;
+        std::getline(std::ifstream(thread.path() / "comm"), name);
+        return name == wanted;
+    });
 }
 
 /// Waits until it is stopped.

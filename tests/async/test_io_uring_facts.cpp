@@ -137,15 +137,6 @@ int blocked_processes() {
     return -1;
 }
 
-/// The kernel threads that io_uring has made in this process.
-std::ptrdiff_t ring_workers() {
-    const std::filesystem::directory_iterator threads("/proc/self/task");
-    return std::count_if(begin(threads), end(threads), [](const auto& thread) {
-        std::string name;
-        std::getline(std::ifstream(thread.path() / "comm"), name);
-        return name.starts_with("iou-wrk");
-    });
-}
 task<void> read_all(scheduler& io, const std::vector<unique_fd>& files, std::size_t& bytes) {
     std::vector<std::size_t> sizes(files.size());
     scope tasks(io);
@@ -334,42 +325,46 @@ TEST_CASE("U21: the kernel lets go of what a killed process had in flight", "[fa
 
 TEST_CASE("U3: sockets, timers, stops and children make no kernel thread", "[facts]") {
     if (!has_io_uring()) KUMIKI_SKIP("io_uring is denied on this host");
-    scheduler io({.backend = io_backend::io_uring});
-    const auto sockets = make_socket_pair();
-    const auto use = [](scheduler& on, int one, int other) -> task<void> {
-        std::byte byte[1] = {};
-        for (int i = 0; i < 50; ++i) {
-            const auto late = co_await with_timeout(on, 100us, on.recv(other, byte));
-            if (late) throw std::logic_error("received what was not sent");
-            co_await on.send(one, byte);
-            co_await on.recv(other, byte);
-            co_await on.sleep_for(10us);
-        }
-    };
-    io.run(use(io, sockets.first.get(), sockets.second.get()));
-    const pid_t child = ::fork();
-    REQUIRE(child >= 0);
-    if (child == 0) ::_exit(3);
-    const auto pidfd = sys::open_pidfd(child);
-    CHECK(io.run(io.wait_exit(pidfd.get())).code == 3);
-    CHECK(ring_workers() == 0);
+    std::thread([] {
+        scheduler io({.backend = io_backend::io_uring});
+        const auto sockets = make_socket_pair();
+        const auto use = [](scheduler& on, int one, int other) -> task<void> {
+            std::byte byte[1] = {};
+            for (int i = 0; i < 50; ++i) {
+                const auto late = co_await with_timeout(on, 100us, on.recv(other, byte));
+                if (late) throw std::logic_error("received what was not sent");
+                co_await on.send(one, byte);
+                co_await on.recv(other, byte);
+                co_await on.sleep_for(10us);
+            }
+        };
+        io.run(use(io, sockets.first.get(), sockets.second.get()));
+        const pid_t child = ::fork();
+        REQUIRE(child >= 0);
+        if (child == 0) ::_exit(3);
+        const auto pidfd = sys::open_pidfd(child);
+        CHECK(io.run(io.wait_exit(pidfd.get())).code == 3);
+        CHECK(ring_workers() == 0);
+    }).join();
 }
 
 TEST_CASE("U5: files of the kernel's, read all at once, take one kernel thread at most",
           "[facts]") {
     if (!has_io_uring()) KUMIKI_SKIP("io_uring is denied on this host");
-    scheduler io({.backend = io_backend::io_uring});
-    std::vector<unique_fd> files;
-    for (int i = 0; i < 64; ++i)
-        files.push_back(sys::open_at(AT_FDCWD, "/proc/self/status", O_RDONLY));
-    std::size_t bytes = 0;
-    io.run(read_all(io, files, bytes));
-    CHECK(bytes == 64);
-    CHECK(ring_workers() <= 1);
-    unsigned limits[2] = {0, 0};  // of bounded and of unbounded work; 0 asks for what is set
-    REQUIRE(io_uring_register(static_cast<unsigned>(descriptor_of("anon_inode:[io_uring]")),
-                              IORING_REGISTER_IOWQ_MAX_WORKERS, limits, 2) == 0);
-    CHECK(limits[0] == 1);
+    std::thread([] {
+        scheduler io({.backend = io_backend::io_uring});
+        std::vector<unique_fd> files;
+        for (int i = 0; i < 64; ++i)
+            files.push_back(sys::open_at(AT_FDCWD, "/proc/self/status", O_RDONLY));
+        std::size_t bytes = 0;
+        io.run(read_all(io, files, bytes));
+        CHECK(bytes == 64);
+        CHECK(ring_workers() <= 1);
+        unsigned limits[2] = {0, 0};  // of bounded and of unbounded work; 0 asks for what is set
+        CHECK(io_uring_register(static_cast<unsigned>(descriptor_of("anon_inode:[io_uring]")),
+                                IORING_REGISTER_IOWQ_MAX_WORKERS, limits, 2) == 0);
+        CHECK(limits[0] == 1);
+    }).join();
 }
 
 TEST_CASE("U6: a port is free again as soon as a wait for a connection was stopped", "[facts]") {

@@ -4,6 +4,7 @@
 // scheduler is not woken. Chooses the backend, and says to the observer when io_uring is denied.
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
@@ -71,9 +72,10 @@ class event_loop : public loop_core {
     bool run_ready() {
         const running_guard guard(*this);
         const std::uint64_t before = ready.resumed();
+        bool was_asked = false;
         for (int turns = 64; turns > 0; --turns) {
             ready.run(256);
-            remote.run();
+            was_asked |= remote.run();
             timers_.run();
             backend_->wait(std::chrono::nanoseconds(0));  // hands over what was asked for, too
             if (ready.empty() && !remote.pending() && !backend_->has_news()) break;
@@ -81,17 +83,20 @@ class event_loop : public loop_core {
         if (outside_)
             outside_->expect(timers_.first(),
                              !ready.empty() || remote.pending() || backend_->has_news());
-        return ready.resumed() != before;
+        return was_asked || ready.resumed() != before;
     }
-    /// As run_ready(), after a sleep of at most `limit` when nothing was ready.
+    /// As run_ready(), after a sleep of at most `limit` when nothing was ready. The kernel may end a
+    /// wait for nothing; that is no end of this one.
     void run_once(std::optional<std::chrono::nanoseconds> limit) {
-        if (run_ready()) return;
-        {
+        constexpr std::chrono::nanoseconds none(0);
+        const auto last = limit ? deadline_after(clock::now(), *limit) : clock::time_point::max();
+        while (!run_ready()) {
+            const std::chrono::nanoseconds left = std::max(last - clock::now(), none);
+            if (limit && left == none) return;
             const running_guard guard(*this);
             const auto first = timers_.until_first();
-            sleep(first && (!limit || *first < *limit) ? first : limit);
+            sleep(!limit ? first : first ? std::min(*first, left) : left);
         }
-        run_ready();
     }
     /// A descriptor for foreign loops; made at the first call.
     int pollable_fd() {

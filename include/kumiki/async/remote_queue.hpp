@@ -84,8 +84,9 @@ class remote_queue {
         if (work.queued_) unlink(work);
     }
     /// Runs what is in the list now, without the lock; what that puts into it waits for its turn.
-    void run() noexcept {
-        if (!pending()) return;
+    /// True when something was there.
+    bool run() noexcept {
+        if (!pending()) return false;
         std::uint64_t count = 0;
         [[maybe_unused]] const auto got = ::read(wake_.get(), &count, sizeof count);
         pending_.store(false, std::memory_order_release);
@@ -96,9 +97,10 @@ class remote_queue {
         }
         for (; count_now > 0; --count_now) {
             posted_work* const work = pop();
-            if (work == nullptr) return;
+            if (work == nullptr) break;
             work->run_posted();
         }
+        return true;
     }
 
   private:
