@@ -101,7 +101,7 @@ class event_loop : public loop_core {
     /// A descriptor for foreign loops; made at the first call.
     int pollable_fd() {
         if (!outside_) {
-            outside_ = std::make_unique<loop_fd>(backend_->pollable_fd());
+            outside_ = std::make_unique<loop_fd>(backend_->pollable_fd(), remote.fd());
             run_ready();
         }
         return outside_->fd();

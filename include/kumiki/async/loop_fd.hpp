@@ -20,12 +20,15 @@ namespace kumiki::inline v0::detail {
 
 class loop_fd {
   public:
-    /// `backend`: what the scheduler itself waits on; must outlive this.
-    explicit loop_fd(int backend)
+    /// `backend`: what the scheduler itself waits on; `remote`: what other threads wake it by, also
+    /// watched here because a kernel (6.18) tells the ring's eventfd of a wake-up that comes by
+    /// another eventfd once and not again. Both must outlive this.
+    loop_fd(int backend, int remote)
         : any_(sys::check(::epoll_create1(EPOLL_CLOEXEC), "create an epoll instance")),
           timer_(sys::check(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK),
                             "create a timerfd")) {
         add(backend);
+        add(remote);
         add(timer_.get());
     }
 
