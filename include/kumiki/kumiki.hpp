@@ -77,6 +77,7 @@
 #include <kumiki/container/process_reaper.hpp>
 #include <kumiki/container/process_spec.hpp>
 #include <kumiki/container/result.hpp>
+#include <kumiki/container/rootless.hpp>
 #include <kumiki/container/spawner.hpp>
 #include <kumiki/container/spec.hpp>
 #include <kumiki/container/start_error.hpp>
@@ -136,6 +137,7 @@
 #include <kumiki/ns/network_namespace.hpp>
 #include <kumiki/ns/pin.hpp>
 #include <kumiki/ns/subordinate_ids.hpp>
+#include <kumiki/ns/unprivileged.hpp>
 #include <kumiki/ns/user_namespace.hpp>
 #include <kumiki/rootfs/defaults.hpp>
 #include <kumiki/rootfs/mount.hpp>

@@ -214,6 +214,8 @@ class witness {
             return next("recvmsg", SYS_recvmsg, {a[0], anything, long{MSG_CMSG_CLOEXEC}});
         case step_kind::send_slot:
             return next("sendmsg", SYS_sendmsg, {a[0], anything, long{MSG_NOSIGNAL}}) < 0 ? -1 : 0;
+        case step_kind::hand_on:  // of an ordinary user's exec, which is not traced here
+            return next("clone", SYS_clone, {anything, 0, a[0], 0, 0});
         case step_kind::exec:
             return exec(s.texts);
         }

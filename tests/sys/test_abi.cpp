@@ -33,6 +33,7 @@ TEST_CASE("the flags of clone3 and openat2 are the kernel's") {
     CHECK(sys::clone_vm == CLONE_VM);
     CHECK(sys::clone_pidfd == CLONE_PIDFD);
     CHECK(sys::clone_vfork == CLONE_VFORK);
+    CHECK(sys::clone_parent == CLONE_PARENT);
     CHECK(sys::clone_newtime == CLONE_NEWTIME);
     CHECK(sys::clone_newns == CLONE_NEWNS);
     CHECK(sys::clone_parent_settid == CLONE_PARENT_SETTID);

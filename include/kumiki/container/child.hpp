@@ -82,6 +82,7 @@ KUMIKI_CHILD_SIDE inline long child_make_path(long root, const path_walk* walk) 
             } else {
                 made = sys::raw_syscall(SYS_mkdirat, parent, leaf, 0755);
             }
+            if (made == -EACCES && walk->optional) return -EROFS;
             if (made < 0 && made != -EEXIST) return made;
             fd = child_open_inside(root, prefix, walk->follow);
         }
@@ -190,6 +191,16 @@ KUMIKI_CHILD_SIDE inline long child_exec(const exec_candidates* command) noexcep
     return result;
 }
 
+/// A process that has entered a pid namespace is not in it, but its children are: one goes on, as
+/// another child of the supervisor, which finds its number at `number`.
+KUMIKI_CHILD_SIDE inline long child_hand_on(long number) noexcept {
+    const long pid = sys::raw_syscall(
+        SYS_clone, static_cast<long>(sys::clone_parent | sys::clone_parent_settid) | SIGCHLD, 0,
+        number, 0, 0);
+    if (pid <= 0) return pid;
+    for (;;) sys::raw_syscall(SYS_exit_group, 0);
+}
+
 KUMIKI_CHILD_SIDE inline long child_carry_out(const step* s, const long* slots) noexcept {
     long a[6];
     for (int i = 0; i < 6; ++i)
@@ -207,6 +218,8 @@ KUMIKI_CHILD_SIDE inline long child_carry_out(const step* s, const long* slots) 
         return child_receive_slot(a[0], a[1]);
     case step_kind::send_slot:
         return child_send_slot(a[0], a[1], a[2]);
+    case step_kind::hand_on:
+        return child_hand_on(a[0]);
     case step_kind::exec:
         return child_exec(reinterpret_cast<const exec_candidates*>(a[0]));
     }

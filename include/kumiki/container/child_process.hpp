@@ -69,8 +69,17 @@ class child_process {
         spawner::shared().submit(job_);
         submitted_ = true;
     }
-    /// Waits for the end of the clone: short, once the control socket has come to its end.
-    void await_clone() { spawner::shared().wait(job_); }
+    /// Waits for the end of the clone: short, once the control socket has come to its end. Another
+    /// process that has gone on in the child's place is the child from here on.
+    void await_clone() {
+        spawner::shared().wait(job_);
+        if (const pid_t entered = take_entered(); entered != 0) {
+            const unique_fd first(std::exchange(job_.pidfd, -1));
+            job_.pid = entered;
+            sys::wait_blocking(first.get());
+            job_.pidfd = sys::open_pidfd(entered).release();
+        }
+    }
 
     int control() const noexcept { return control_.get(); }
     /// Lets the child go on from the step at which it waits.
@@ -115,7 +124,15 @@ class child_process {
             spawner::shared().wait(job_);
             kill();
             reap();
+            // Ours and not waited for: so the number is its own.
+            if (const pid_t entered = take_entered(); entered != 0) {
+                ::kill(entered, SIGKILL);
+                sys::retry([&] { return ::waitpid(entered, nullptr, 0); });
+            }
         });
+    }
+    pid_t take_entered() noexcept {
+        return std::atomic_ref<std::int32_t>(report().entered).exchange(0);
     }
     void kill() {
         // Both are written by the kernel on the spawner's thread, before the child's first step. The

@@ -6,7 +6,8 @@
 //                                             .process = {.args = {"httpd", "-f"}}});
 //   auto result = co_await box.wait();
 //
-// Needs root and Linux 5.12 (mount_setattr). Left out: containers that outlive their supervisor.
+// Needs Linux 5.12 (mount_setattr); an ordinary user's container is in a user namespace of its own
+// (rootless.hpp). Left out: containers that outlive their supervisor.
 #pragma once
 
 #include <sys/ioctl.h>
@@ -65,6 +66,7 @@ class container {
     /// process's until wait() has returned.
     pid_t pid() const noexcept { return parts_->pid; }
     int pidfd() const noexcept { return parts_->pidfd.get(); }
+    /// Empty for an ordinary user to whom none was delegated.
     const kumiki::cgroup& cgroup() const noexcept { return parts_->group; }
     const timeline& start_timeline() const noexcept { return parts_->line; }
     /// The endpoint on its network; null without one.
@@ -94,11 +96,13 @@ class container {
     /// namespace it gets only signals that it handles, SIGKILL and SIGSTOP.
     bool signal(int number) const { return sys::send_signal(pidfd(), number); }
     /// Stops all of its processes; they have stopped once events() says so.
-    void freeze() const { parts_->group.freeze(); }
-    void thaw() const { parts_->group.thaw(); }
-    cgroup_stats stats() const { return read_stats(parts_->group); }
+    /// Errors: unsupported without a control group (of an ordinary user who was given none).
+    void freeze() const { group("freeze").freeze(); }
+    void thaw() const { group("thaw").thaw(); }
+    cgroup_stats stats() const { return read_stats(group("read the counters of")); }
     /// What happens to its group: OOM kills, limits that were met, the last process gone.
-    stream<container_event> events() const { return container_events(*io_, parts_->group); }
+    /// Errors: as freeze().
+    stream<container_event> events() const { return container_events(*io_, group("watch")); }
 
     /// Waits for the end of the first process, and releases everything that the container had. A
     /// second call returns the same result.
@@ -115,7 +119,7 @@ class container {
             signal(SIGTERM);
             auto ended = co_await with_timeout(*io_, grace, wait_first());
             if (!ended) {
-                parts_->group.thaw();
+                if (parts_->group) parts_->group.thaw();
                 signal(SIGKILL);
                 ended = co_await wait_first();
             }
@@ -133,6 +137,15 @@ class container {
     }
 
   private:
+    const kumiki::cgroup& group(const char* operation) const {
+        if (!parts_->group)
+            throw unsupported(0, {.operation = operation,
+                                  .object = "the container " + parts_->name,
+                                  .container = parts_->name,
+                                  .remedy = "It has no control group: none was delegated to this "
+                                            "user (systemd-run --user --scope -p Delegate=yes)."});
+        return parts_->group;
+    }
     task<sys::exit_status> wait_first() { return parts_->reaper.wait_first(*io_, pidfd()); }
 
     container(scheduler& io, std::unique_ptr<detail::container_parts> parts)
@@ -141,8 +154,11 @@ class container {
     /// The counters first, then all that can go.
     void finish(const sys::exit_status& status) {
         parts_->reaper.kill();  // without a pid namespace they are still there
-        parts_->group.kill();  // without a pid namespace there may be others
-        container_result result{.status = status, .usage = read_stats(parts_->group)};
+        container_result result{.status = status};
+        if (parts_->group) {
+            parts_->group.kill();  // without a pid namespace there may be others
+            result.usage = read_stats(parts_->group);
+        }
         if (result.usage.memory_events) result.oom_kills = result.usage.memory_events->oom_kill;
         parts_->result = std::move(result);
         parts_->release();

@@ -23,6 +23,7 @@
 #include <kumiki/container/encode_root.hpp>
 #include <kumiki/container/held_mounts.hpp>
 #include <kumiki/container/plan.hpp>
+#include <kumiki/container/rootless.hpp>
 #include <kumiki/container/spec.hpp>
 #include <kumiki/ns/user_namespace.hpp>
 
@@ -44,6 +45,8 @@ struct encode_inputs {
     std::vector<detail::made_file> files{};      ///< /etc/hosts and its like
     bool receives_netns = false;                 ///< the network namespace is sent to the child
     bool awaits_maps = false;                    ///< the supervisor writes the id maps
+    bool has_group = true;                       ///< a control group of its own
+    detail::start_privileges caller{};
 };
 
 namespace detail {
@@ -81,12 +84,17 @@ inline std::array<int, 3> place_stdio(encoded_plan& out, const std::array<int, 3
 }
 
 inline void encode_root(encoded_plan& out, root_encoder& root, const container_spec& spec,
-                        int idmap) {
+                        const encode_inputs& in, int idmap) {
     plan& to = out.plan;
     const class rootfs& from = spec.rootfs;
     to.begin(phase::root);
     root.stage(from.is_overlay() && from.upper().upper.empty() ? from.upper().size
                                                                : bytes{1 << 20});
+    const bool unprivileged = in.caller.unprivileged;
+    if (!from.is_overlay() && unprivileged) {
+        root.directory(from.layers().front());
+        return;
+    }
     if (!from.is_overlay()) {
         out.held.push_back(hold_mount(from.layers().front(), "/",
                                       {.attributes = sys::mount_attr_nodev, .idmap = idmap},
@@ -106,7 +114,7 @@ inline void encode_root(encoded_plan& out, root_encoder& root, const container_s
             lower = "/proc/" + name;
         }
     }
-    root.overlay(lowers, from.upper(), idmap >= 0);
+    root.overlay(lowers, from.upper(), unprivileged || idmap >= 0);
 }
 
 /// The loopback interface up, by the ioctl: no netlink conversation for one flag. IPv6's ::1 comes
@@ -128,7 +136,8 @@ inline void encode_user(plan& to, const encode_inputs& in, std::chrono::millisec
     to.special(step_kind::await_byte, "the id maps", {in.control, limit.count()});
     to.call("root's group in the user namespace", SYS_setresgid, {0, 0, 0});
     to.call("root in the user namespace", SYS_setresuid, {0, 0, 0});
-    to.call("root's groups in the user namespace", SYS_setgroups, {0, 0});
+    if (in.caller.sets_groups)
+        to.call("root's groups in the user namespace", SYS_setgroups, {0, 0});
     // The change of ids has made the memory undumpable, and with that the child's own files in
     // /proc the host root's. In shared memory this is the supervisor's flag: left as it was.
     if (::prctl(PR_GET_DUMPABLE) == 1)
@@ -155,7 +164,7 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
     plan& to = out.plan;
     const namespace_kind kinds = spec.all_namespaces();
     std::optional<namespace_fd> map_holder;
-    if (spec.user_namespace)
+    if (spec.user_namespace && !in.caller.unprivileged)
         map_holder = make_user_namespace(spec.user_namespace->uids, spec.user_namespace->gids);
     const int idmap = map_holder ? map_holder->get() : -1;
     to.keep(in.control);
@@ -177,7 +186,7 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
         to.call(to.text(in.hostname), SYS_sethostname, {to.text(in.hostname), in.hostname.size()});
     }
     detail::root_encoder root(to);
-    detail::encode_root(out, root, spec, idmap);
+    detail::encode_root(out, root, spec, in, idmap);
 
     detail::mounts_encoder mounts(to, root);
     mounts.proc();
@@ -189,23 +198,20 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
             .into(netns);
         to.call("the network namespace", SYS_setns, {netns, sys::clone_newnet});
     }
-    mounts.sys(has(kinds, namespace_kind::cgroup));
+    mounts.sys(has(kinds, namespace_kind::cgroup) && in.has_group ? detail::cgroup_view::own
+                                                                  : detail::cgroup_view::none,
+               spec.user_namespace && !has(kinds, namespace_kind::net) ? detail::sysfs_source::host
+                                                                       : detail::sysfs_source::own);
     detail::encode_sysctls(to, spec.sysctls, mounts.proc_mount());
-    std::vector<detail::held_mount> nodes;
     std::optional<unsigned> tty_group = 5;
-    if (spec.user_namespace) {
-        for (const device_node& node : default_devices)
-            nodes.push_back(detail::hold_mount(
-                "/dev/" + std::string(node.name), std::string(node.name),
-                {.depth = bind_depth::single,
-                 .attributes = sys::mount_attr_nosuid | sys::mount_attr_noexec}));
-        if (!spec.user_namespace->gids.to_outside(*tty_group)) tty_group.reset();
-    }
-    mounts.dev(nodes, has(kinds | spec.joined_namespaces(), namespace_kind::ipc), tty_group);
-    for (detail::held_mount& node : nodes) out.held.push_back(std::move(node));
+    if (spec.user_namespace && !spec.user_namespace->gids.to_outside(*tty_group)) tty_group.reset();
+    mounts.dev(spec.user_namespace ? detail::device_source::host : detail::device_source::made,
+               has(kinds | spec.joined_namespaces(), namespace_kind::ipc), tty_group);
     for (const mount_description& wanted : spec.mounts) {
         if (const auto* tmpfs = std::get_if<tmpfs_mount>(&wanted)) {
             mounts.tmpfs(*tmpfs);
+        } else if (in.caller.unprivileged) {
+            mounts.host(std::get<bind_mount>(wanted));
         } else {
             out.held.push_back(detail::hold_mount(std::get<bind_mount>(wanted)));
             mounts.held(out.held.back());
@@ -228,7 +234,7 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
     to.begin(phase::network);
     if (has(kinds, namespace_kind::net)) detail::encode_loopback(to);
     process.barrier(in.control, spec.start_limit);
-    process.identity(in.control);
+    process.identity(in.control, in.caller.sets_groups);
     process.exec(spec.process.candidates());
     out.program = to.finish();
     return out;

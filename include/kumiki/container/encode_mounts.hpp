@@ -22,6 +22,13 @@ struct made_file {
     std::string content;
 };
 
+/// Whether /sys/fs/cgroup shows the container's own group, or nothing.
+enum class cgroup_view : std::uint8_t { none, own };
+/// Whether /sys is a sysfs of the container's own network namespace, or the host's.
+enum class sysfs_source : std::uint8_t { own, host };
+/// Where the nodes of /dev come from: a user namespace may make none, and shows the host's.
+enum class device_source : std::uint8_t { made, host };
+
 /// Adds the mounts below the root. The order of the calls is the order in the container.
 class mounts_encoder {
   public:
@@ -34,21 +41,32 @@ class mounts_encoder {
     }
     operand proc_mount() const noexcept { return proc_; }
 
-    /// sysfs shows the interfaces of the network namespace that the child is in.
-    void sys(bool cgroup_namespace) {
+    /// sysfs shows the interfaces of the network namespace that the child is in. Where that is not
+    /// its user namespace's the kernel makes no sysfs (EPERM): then it is the host's, read-only.
+    void sys(cgroup_view groups, sysfs_source from) {
         plan_.begin(phase::sys);
         const auto read_only = nosuid_nodev_noexec | sys::mount_attr_rdonly;
-        sys_ = root_.mount_new("sysfs", "sysfs on /sys", {}, read_only);
-        root_.attach_inside(sys_, root_.root(), "/sys", {}, "sysfs on /sys");
-        if (!cgroup_namespace) return;
+        if (from == sysfs_source::host) {
+            const char* shown = "the host's /sys on /sys";
+            sys_ = root_.host_copy("/sys", {.attributes = read_only}, shown, plan_.new_slot());
+            root_.attach_inside(sys_, root_.root(), "/sys", {}, shown);
+        } else {
+            sys_ = root_.mount_new("sysfs", "sysfs on /sys", {}, read_only);
+            root_.attach_inside(sys_, root_.root(), "/sys", {}, "sysfs on /sys");
+        }
+        if (groups == cgroup_view::none && from == sysfs_source::host) {
+            const char* shown = "mask on /sys/fs/cgroup";
+            const slot cover =
+                root_.mount_new("tmpfs", shown, {{"size", "4k"}, {"mode", "0555"}}, read_only);
+            root_.attach_at(cover, sys_, "fs/cgroup", shown);
+        }
+        if (groups == cgroup_view::none) return;
         const slot cgroup = root_.mount_new("cgroup2", "cgroup2 on /sys/fs/cgroup", {}, read_only);
         root_.attach_at(cgroup, sys_, "fs/cgroup", "cgroup2 on /sys/fs/cgroup");
     }
 
-    /// `held_nodes` are the host's nodes where this namespace may not make its own (a user
-    /// namespace); `tty_group` owns the terminals where it is given.
-    void dev(const std::vector<held_mount>& held_nodes, bool own_ipc,
-             std::optional<unsigned> tty_group) {
+    /// `tty_group` owns the terminals where it is given.
+    void dev(device_source nodes, bool own_ipc, std::optional<unsigned> tty_group) {
         plan_.begin(phase::dev);
         // A directory of the staging tmpfs: a filesystem of its own would cost as much again at the
         // end. Only this mount of it lets devices be opened.
@@ -63,17 +81,13 @@ class mounts_encoder {
         root_.set_attributes(dev, sys::mount_attr_noexec, shown, sys::mount_attr_nodev);
         dev_ = dev;
         root_.attach_inside(dev_, root_.root(), "/dev", {}, "tmpfs on /dev");
-        if (held_nodes.empty()) {
-            for (const device_node& node : default_devices)
+        for (const device_node& node : default_devices)
+            if (nodes == device_source::made)
                 plan_.call(plan_.text(node.name), SYS_mknodat,
                            {dev_, plan_.text(node.name), S_IFCHR | node.mode,
                             makedev(node.major, node.minor)});
-        }
-        for (const held_mount& node : held_nodes) {
-            const int fd = plan_.keep(node.mount.get());
-            root_.attach_inside(fd, dev_, node.target, {.directory = false},
-                                plan_.text("/dev/" + node.target));
-        }
+            else
+                host_device(node.name);
         for (const device_link& link : default_device_links)
             plan_.call(plan_.text(link.name), SYS_symlinkat,
                        {plan_.text(link.target), dev_, plan_.text(link.name)});
@@ -104,6 +118,17 @@ class mounts_encoder {
         root_.attach_inside(plan_.keep(from.mount.get()), root_.root(), from.target,
                             {.directory = from.directory, .follow = true},
                             plan_.text("mount on " + from.target));
+    }
+    /// A mount of the host's that the child copies.
+    void host(const bind_mount& wanted) {
+        plan_.begin(phase::mounts);
+        const char* shown = plan_.text("mount on " + wanted.target);
+        const bool directory = is_host_directory(wanted.source);
+        const slot copy =
+            root_.host_copy(wanted.source, {.access = wanted.access, .depth = wanted.depth}, shown);
+        root_.attach_inside(copy, root_.root(), wanted.target,
+                            {.directory = directory, .follow = true}, shown);
+        plan_.call(shown, SYS_close, {copy});
     }
     void tmpfs(const tmpfs_mount& wanted) {
         plan_.begin(phase::mounts);
@@ -173,6 +198,17 @@ class mounts_encoder {
 
   private:
     void below_dev(const char* name) { root_.make_directory(dev_, name); }
+    void host_device(std::string_view name) {
+        const std::string path = "/dev/" + std::string(name);
+        const char* shown = plan_.text(path);
+        const slot copy =
+            root_.host_copy(path,
+                            {.depth = bind_depth::single,
+                             .attributes = sys::mount_attr_nosuid | sys::mount_attr_noexec},
+                            shown);
+        root_.attach_inside(copy, dev_, name, {.directory = false}, shown);
+        plan_.call(shown, SYS_close, {copy});
+    }
 
     plan& plan_;
     root_encoder& root_;

@@ -135,7 +135,8 @@ class process_encoder {
             plan_.special(step_kind::await_byte, "the user's ids", {control, limit.count()});
     }
 
-    void identity(int control) {
+    /// `groups`: whether the supplementary groups can be set (rootless.hpp).
+    void identity(int control, bool sets_groups = true) {
         plan_.begin(phase::identity);
         const process_user& user = process_.user;
         static const unsigned last = last_capability();
@@ -147,7 +148,9 @@ class process_encoder {
         const operand uid = named_ ? operand(named_->user) : operand(user.user.value());
         if (named_ && process_.terminal)  // the others' is their user's from the start
             plan_.call("the terminal", SYS_fchown, {0, uid, -1});
-        if (named_)
+        if (!sets_groups) {
+            // They stay those of the user who started it.
+        } else if (named_)
             plan_.call("the supplementary groups", SYS_setgroups,
                        {named_->group_count, &named_->shared->groups[0]});
         else

@@ -9,6 +9,11 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
 #include <kumiki/container/held_mounts.hpp>
 #include <kumiki/container/plan.hpp>
 #include <kumiki/core/text.hpp>
@@ -64,6 +69,7 @@ class root_encoder {
                        std::string_view shown, when_read_only otherwise = when_read_only::fail) {
         while (path.starts_with('/')) path.remove_prefix(1);
         walk.path = plan_.text(path);
+        walk.optional = otherwise == when_read_only::leave_out;
         walk.scratch = const_cast<char*>(plan_.text(path));
         plan_.special(step_kind::make_path, shown, {root, plan_.object(walk)}).into(target_);
         if (otherwise == when_read_only::leave_out) plan_.tolerate(EROFS, 2);
@@ -83,11 +89,28 @@ class root_encoder {
         return copy_;
     }
 
+    /// The copy of a mount of the host that the child itself makes, where the supervisor may not (of
+    /// an ordinary user); into a slot of its own, or that of copy().
+    slot host_copy(const std::string& source, const copy_options& options, std::string_view shown,
+                   std::optional<slot> own = {}) {
+        const slot where = own.value_or(copy_);
+        const unsigned recursive = options.depth == bind_depth::recursive ? sys::at_recursive : 0;
+        plan_
+            .call(shown, sys::nr_open_tree,
+                  {AT_FDCWD, plan_.text(source),
+                   sys::open_tree_clone | sys::open_tree_cloexec | recursive})
+            .into(where);
+        std::uint64_t attributes = options.attributes;
+        if (options.access == access_mode::read_only) attributes |= sys::mount_attr_rdonly;
+        if (attributes != 0) set_attributes(where, attributes, shown, 0, recursive);
+        return where;
+    }
+
     /// Changes attributes of the mount that `mount` names.
     void set_attributes(operand mount, std::uint64_t set, std::string_view shown,
-                        std::uint64_t clear = 0) {
+                        std::uint64_t clear = 0, unsigned recursive = 0) {
         plan_.call(shown, sys::nr_mount_setattr,
-                   {mount, plan_.text(""), sys::at_empty_path,
+                   {mount, plan_.text(""), sys::at_empty_path | recursive,
                     plan_.object(sys::mount_attributes{.set = set, .clear = clear}),
                     sizeof(sys::mount_attributes)});
     }
@@ -139,6 +162,12 @@ class root_encoder {
     /// A detached mount that the supervisor holds becomes the root.
     void directory(const held_mount& held) {
         root_ = plan_.keep(held.mount.get());
+        attach_at(root_, staging_, "root", "the root directory");
+    }
+    /// The same with a mount that the child copies.
+    void directory(const std::string& source) {
+        root_ = host_copy(source, {.attributes = sys::mount_attr_nodev}, plan_.text(source),
+                          plan_.new_slot());
         attach_at(root_, staging_, "root", "the root directory");
     }
 

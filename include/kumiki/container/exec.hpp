@@ -27,8 +27,9 @@ namespace kumiki::inline v0 {
 namespace detail {
 
 /// Writes down how a process enters the container whose first process is `pidfd`.
-inline encoded_plan encode_exec(const process_spec& spec, namespace_kind kinds, int pidfd,
-                                int control, std::chrono::milliseconds limit) {
+inline encoded_plan encode_exec(const process_spec& spec, const container_parts& of, int control) {
+    const namespace_kind kinds = of.kinds;
+    const int pidfd = of.pidfd.get();
     encoded_plan out;
     plan& to = out.plan;
     to.keep(control);
@@ -45,17 +46,21 @@ inline encoded_plan encode_exec(const process_spec& spec, namespace_kind kinds, 
         process.oom_score(proc);
     }
     to.begin(phase::enter);
-    // The pid namespace is that of its birth. Time and user only where they are others: a process
+    // The pid namespace is that of its birth, for which an ordinary user has no right. Time and user only where they are others: a process
     // cannot enter its own user namespace again.
     const namespace_kind own = namespace_kind::time | namespace_kind::user;
-    const namespace_kind joined = namespace_kind::mount | namespace_kind::uts |
-                                  namespace_kind::ipc | namespace_kind::net |
-                                  namespace_kind::cgroup | (kinds & own);
+    const bool unprivileged = of.caller.unprivileged;
+    namespace_kind joined = namespace_kind::mount | namespace_kind::uts | namespace_kind::ipc |
+                            namespace_kind::net | namespace_kind::cgroup | (kinds & own);
+    if (unprivileged) joined |= namespace_kind::pid;
     to.call("the container's namespaces", SYS_setns, {pidfd, clone_flags(joined)});
+    if (unprivileged)
+        to.special(step_kind::hand_on, "a process in the pid namespace", {&to.report().entered});
     if (has(kinds, namespace_kind::user)) {
         to.call("root's group in the user namespace", SYS_setresgid, {0, 0, 0});
         to.call("root in the user namespace", SYS_setresuid, {0, 0, 0});
-        to.call("root's groups in the user namespace", SYS_setgroups, {0, 0});
+        if (of.caller.sets_groups)
+            to.call("root's groups in the user namespace", SYS_setgroups, {0, 0});
         to.call("its memory", SYS_prctl, {PR_SET_DUMPABLE, 0, 0, 0, 0});
     }
     const slot root = to.new_slot();
@@ -77,8 +82,8 @@ inline encoded_plan encode_exec(const process_spec& spec, namespace_kind kinds, 
     to.call(directory, SYS_fchdir, {cwd});
     process.close_all_but(control);
     process.process_limits();
-    process.barrier(control, limit);
-    process.identity(control);
+    process.barrier(control, of.start_limit);
+    process.identity(control, of.caller.sets_groups);
     process.exec(spec.candidates());
     out.program = to.finish();
     return out;
@@ -152,14 +157,15 @@ inline task<exec_process> enter_container(scheduler& io, container_parts& parts,
                            .container = parts.name,
                            .remedy = "The container has ended."},
                           125);
-    namespace_fd pids = namespace_fd::of_pidfd(parts.pidfd.get(), namespace_kind::pid);
     control_sockets sockets = control_sockets::make();
-    encoded_plan program =
-        encode_exec(spec, parts.kinds, parts.pidfd.get(), sockets.child.get(), parts.start_limit);
+    encoded_plan program = encode_exec(spec, parts, sockets.child.get());
     if (tap.alter != nullptr) tap.alter(*program.program, tap.context);
     child_process child(std::move(program), std::move(sockets), 0, parts.group.fd(),
                         clone_mode::own_memory);
-    child.set_birth_place(pids.release(), namespace_kind::pid);
+    if (!parts.caller.unprivileged)
+        child.set_birth_place(
+            namespace_fd::of_pidfd(parts.pidfd.get(), namespace_kind::pid).release(),
+            namespace_kind::pid);
     child.submit();
     child.signal_go();
     unique_fd terminal;

@@ -27,6 +27,19 @@ struct held_mount {
     bool directory = true;
 };
 
+/// Whether `source` is a directory that the child can copy later, or something else.
+/// Errors: invalid_input for a path that is not absolute, or of the host's /proc, which the child
+/// does not see any more by then; what stat(2) says of a missing one.
+inline bool is_host_directory(const std::string& source, const char* what = "mount source") {
+    require_c_string(what, source);
+    if (!source.starts_with('/')) throw invalid_input(what, source, "It must be an absolute path.");
+    if (is_path_within(source, "/proc"))
+        throw invalid_input(what, source, "It cannot be below /proc for an ordinary user.");
+    struct stat info{};
+    sys::check(::stat(source.c_str(), &info), "look at", source);
+    return S_ISDIR(info.st_mode);
+}
+
 /// How a copy of a host mount differs from its original.
 struct copy_options {
     access_mode access = access_mode::read_write;

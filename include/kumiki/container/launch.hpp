@@ -19,6 +19,7 @@
 #include <variant>
 #include <vector>
 
+#include <kumiki/async/offload.hpp>
 #include <kumiki/async/scheduler.hpp>
 #include <kumiki/async/task.hpp>
 #include <kumiki/async/timeout.hpp>
@@ -29,6 +30,7 @@
 #include <kumiki/container/netns_maker.hpp>
 #include <kumiki/container/process_reaper.hpp>
 #include <kumiki/container/result.hpp>
+#include <kumiki/container/rootless.hpp>
 #include <kumiki/container/spec.hpp>
 #include <kumiki/container/start_error.hpp>
 #include <kumiki/container/timeline.hpp>
@@ -54,12 +56,13 @@ struct container_parts {
     namespace_kind kinds = namespace_kind::none;  ///< those of its own
     process_spec process;  ///< what its first process was started as
     std::chrono::milliseconds start_limit{0};
+    start_privileges caller{};
     process_reaper reaper;  ///< of those that entered it
 
     /// Ends a container that nobody has waited for.
     void kill_and_release() {
         if (pidfd && !result) {
-            group.kill();
+            if (group) group.kill();
             sys::send_signal(pidfd.get(), SIGKILL);
             reaper.kill();
             sys::wait_blocking(pidfd.get());
@@ -122,10 +125,23 @@ inline std::vector<made_file> etc_files(const std::string& hostname,
             {"/etc/resolv.conf", resolv_conf_text(host.value_or(""))}};
 }
 
-inline void require_root() {
-    if (::geteuid() != 0)
-        throw unsupported(EPERM, {.operation = "start a container",
-                                  .remedy = "It takes root: run this as root, or with sudo."});
+/// The group of a container that is started with `caller`'s privileges. An ordinary user without a
+/// delegated group has none, and then no limits.
+inline cgroup make_group_for(const start_privileges& caller, const std::string& name,
+                             const container_spec& spec) {
+    if (!caller.unprivileged) return make_container_group(name, spec.limits);
+    try {
+        return make_container_group(name, spec.limits);
+    } catch (const error& failure) {
+        // All of its processes must go with the first: without a group, by the pid namespace.
+        const bool can_be_without =
+            settings_of(spec.limits).empty() && has(spec.all_namespaces(), namespace_kind::pid);
+        const int code = failure.errno_value();
+        const bool is_not_ours = dynamic_cast<const unsupported*>(&failure) != nullptr ||
+                                 code == EACCES || code == EPERM || code == EROFS;
+        if (!can_be_without || !is_not_ours) throw;
+        return {};
+    }
 }
 
 /// Connects a container to its network while its child mounts, and lets the child go on.
@@ -142,11 +158,22 @@ struct work_for_born {
     const child_process& child;
     container_parts& parts;
     std::optional<endpoint_reservation>& reservation;
+    map_writer writer;
 
-    void operator()() const {
-        write_id_maps(child.pid(), ids.uids, ids.gids);
+    task<void> operator()(scheduler& io) const {
+        if (writer == map_writer::programs) {
+            // They run for milliseconds, as processes of their own.
+            co_await offload(io,
+                             [this] { write_id_maps_with({}, child.pid(), ids.uids, ids.gids); });
+        } else {
+            write_id_maps(child.pid(), ids.uids, ids.gids);
+        }
         child.signal_go();
         parts.line.mark("id maps");
+        if (!reservation) {
+            child.signal_go();
+            co_return;
+        }
         const auto netns = namespace_fd::of_pidfd(child.pidfd(), namespace_kind::net);
         connect_network(parts, std::exchange(reservation, {}), netns.get(), child);
     }
@@ -187,7 +214,7 @@ inline task<void> follow_child(scheduler& io, child_process& child,
             lookup.reset();
         }
         if (work && bytes[0] == 'b') {
-            (*work)();
+            co_await (*work)(io);
             work.reset();
         }
     }
@@ -218,8 +245,8 @@ struct plan_tap {
 inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_spec spec,
                                                      plan_tap tap = {}) {
     auto parts = std::make_unique<container_parts>();
+    const start_privileges caller = start_privileges::of(spec);
     spec.validate();
-    require_root();
     parts->name = spec.name.empty() ? make_up_name() : spec.name;
     const std::string hostname =
         spec.hostname.empty() ? hostname_from(parts->name) : require_hostname(spec.hostname);
@@ -230,7 +257,7 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
         netns.emplace(sockets.own.get(), attachment == nullptr);
     parts->line.mark("validate");
 
-    parts->group = make_container_group(parts->name, spec.limits);
+    parts->group = make_group_for(caller, parts->name, spec);
     parts->line.mark("cgroup");
 
     std::optional<endpoint_reservation> reservation;
@@ -245,7 +272,9 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
                                          .hostname = hostname,
                                          .files = etc_files(hostname, addresses),
                                          .receives_netns = netns.has_value(),
-                                         .awaits_maps = spec.user_namespace.has_value()});
+                                         .awaits_maps = spec.user_namespace.has_value(),
+                                         .has_group = static_cast<bool>(parts->group),
+                                         .caller = caller});
     if (tap.alter != nullptr) tap.alter(*program.program, tap.context);
     const namespace_kind joined = spec.joined_namespaces();
     // The cgroup and time namespaces are the child's to make (encode.hpp says why).
@@ -256,7 +285,8 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
                         has(joined, namespace_kind::pid) ? clone_mode::own_memory : spec.clone);
     parts->line.mark("plan");
 
-    if (!has(spec.all_namespaces() | joined, namespace_kind::net))
+    // A thread without privilege cannot go elsewhere, nor has it ever been.
+    if (!caller.unprivileged && !has(spec.all_namespaces() | joined, namespace_kind::net))
         child.set_birth_place(sys::open_at(AT_FDCWD, "/proc/thread-self/ns/net", O_RDONLY),
                               namespace_kind::net);
     for (const auto& each : spec.join)
@@ -264,7 +294,8 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
     child.submit();
     std::optional<work_for_born> work;
     if (spec.user_namespace)
-        work.emplace(work_for_born{*spec.user_namespace, child, *parts, reservation});
+        work.emplace(
+            work_for_born{*spec.user_namespace, child, *parts, reservation, caller.writer});
     else if (!netns)
         child.signal_go();
     else if (attachment != nullptr && netns->wait() == 0)
@@ -290,6 +321,7 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
     parts->kinds = spec.all_namespaces();
     parts->process = std::move(spec.process);
     parts->start_limit = spec.start_limit;
+    parts->caller = caller;
     co_return parts;
 }
 

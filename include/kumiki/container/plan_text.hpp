@@ -79,6 +79,8 @@ inline std::string_view call_name(const step& s) {
         return "ppoll";
     case step_kind::send_slot:
         return "sendmsg";
+    case step_kind::hand_on:
+        return "clone";
     case step_kind::exec:
         return "execve";
     }

@@ -9,7 +9,7 @@
 
 #include <kumiki/container/plan.hpp>
 #include <kumiki/core/error.hpp>
-#include <kumiki/ns/user_namespace.hpp>
+#include <kumiki/ns/unprivileged.hpp>
 #include <kumiki/sys/pidfd.hpp>
 
 namespace kumiki::inline v0 {
@@ -45,6 +45,8 @@ inline std::string remedy_of(phase in, int code, const std::string& object) {
         if (code == ENOEXEC)
             return "It is not a program of this machine, and names no interpreter.";
     }
+    if (in == phase::identity && code == EINVAL)
+        return "The id stands for none outside: the container's user namespace does not map it.";
     if (in == phase::network && code == ETIMEDOUT) return "The supervisor did not finish in time.";
     if (in == phase::limits && code == ENOENT && object.starts_with('/'))
         return "The working directory does not exist in the root filesystem.";
@@ -54,6 +56,11 @@ inline std::string remedy_of(phase in, int code, const std::string& object) {
     if (code == EROFS) return "The root filesystem is read-only and lacks the place for it.";
     if (code == ENODEV) return "The kernel lacks this filesystem: load its module.";
     if (code == ENOSYS) return "The kernel is too old: Linux 5.12 or later is needed.";
+    if ((code == EPERM || code == EACCES) && is_unprivileged())
+        if (auto obstacle = user_namespace_obstacle(); !obstacle.empty()) return obstacle;
+    if (code == EACCES && is_unprivileged())
+        return "The user's root in the container has no more rights to the host's files than the "
+               "user: the root filesystem must be the user's, or have this place already.";
     if (code == EPERM && in == phase::root)
         return "Mounting needs CAP_SYS_ADMIN in the namespaces of the container, and a seccomp "
                "profile around this program that allows it.";

@@ -55,10 +55,11 @@ enum class step_kind : std::uint8_t {
     await_byte,  ///< wait, bounded, for a byte from the supervisor
     receive_slot,  ///< wait, bounded, for a descriptor from the supervisor (SCM_RIGHTS)
     send_slot,  ///< hand a descriptor to the supervisor (SCM_RIGHTS)
+    hand_on,  ///< a further child of the supervisor goes on from here, and this one ends
     exec,  ///< execve of the first candidate that can be executed
 };
 
-inline constexpr std::size_t slot_count = 48;
+inline constexpr std::size_t slot_count = 96;
 inline constexpr std::int8_t no_slot = -1;
 
 /// One step. `arguments` marked in `slots` are indices of slots.
@@ -79,6 +80,7 @@ struct path_walk {
     char* scratch = nullptr;  ///< as much room as `path` takes, for its prefixes
     bool directory = true;  ///< make the last component a directory, or an empty file
     bool follow = false;  ///< symbolic links lead on, inside the root; else they fail
+    bool optional = false;  ///< what may not be made is EROFS, whether or not the root is read-only
 };
 
 /// Arguments of an execve that looks for its command.
@@ -92,6 +94,7 @@ struct exec_candidates {
 struct child_report {
     std::int32_t step = -1;  ///< index of the step that is being carried out
     std::int32_t error = 0;  ///< errno of the step that failed; 0: none did
+    std::int32_t entered = 0;  ///< the process that goes on since hand_on; 0: there is none
     std::int64_t began = 0;  ///< CLOCK_MONOTONIC in ns, at the first step
     std::int64_t phase_end[phase_count] = {};  ///< when each phase ended; 0: it did not
     long slots[slot_count] = {};

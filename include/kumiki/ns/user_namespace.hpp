@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include <cstdint>
-#include <string>
 
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/observer.hpp>
@@ -20,32 +19,13 @@
 #include <kumiki/core/unique_fd.hpp>
 #include <kumiki/ns/id_map.hpp>
 #include <kumiki/ns/namespace_fd.hpp>
+#include <kumiki/ns/unprivileged.hpp>
 #include <kumiki/sys/abi.hpp>
 #include <kumiki/sys/check.hpp>
 #include <kumiki/sys/pidfd.hpp>
 #include <kumiki/sys/raw.hpp>
 
 namespace kumiki::inline v0 {
-
-/// What to do about an errno value with which the kernel refused to make namespaces of `kinds`;
-/// empty when there is nothing special to say. Source: clone(2), namespaces(7).
-inline std::string namespace_remedy(int code, namespace_kind kinds) {
-    if (code == EPERM && kinds == namespace_kind::user)
-        return "Making user namespaces is not allowed here. What can stand against it: sysctl -w "
-               "kernel.unprivileged_userns_clone=1 (Debian) or "
-               "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu) allows it, as does an "
-               "AppArmor profile of this program with the rule userns; and the seccomp profile of "
-               "a container that this runs in.";
-    if (code == EPERM)
-        return "Making namespaces needs CAP_SYS_ADMIN (root), or a user namespace of one's own "
-               "together with them.";
-    if (code == ENOSPC || code == EUSERS)
-        return "A limit on namespaces is reached (sysctls user.max_*_namespaces), or user or pid "
-               "namespaces are nested 32 deep. Ended ones are counted until the kernel has "
-               "cleaned them up: try again.";
-    if (code == EINVAL) return "The kernel is built without one of: " + to_string(kinds) + ".";
-    return {};
-}
 
 namespace detail {
 

@@ -24,6 +24,7 @@ inline constexpr long nr_mount_setattr = 442;  // 5.12
 inline constexpr std::uint64_t clone_vm = 0x100;
 inline constexpr std::uint64_t clone_pidfd = 0x1000;
 inline constexpr std::uint64_t clone_vfork = 0x4000;
+inline constexpr std::uint64_t clone_parent = 0x8000;
 inline constexpr std::uint64_t clone_newtime = 0x80;  // 5.6; clone3 and unshare only
 inline constexpr std::uint64_t clone_newns = 0x20000;
 inline constexpr std::uint64_t clone_parent_settid = 0x100000;
