@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstring>
@@ -18,9 +19,11 @@
 #include <variant>
 #include <vector>
 
+#include <kumiki/container/encode_masks.hpp>
 #include <kumiki/container/encode_mounts.hpp>
 #include <kumiki/container/encode_process.hpp>
 #include <kumiki/container/encode_root.hpp>
+#include <kumiki/container/encode_user_mounts.hpp>
 #include <kumiki/container/held_mounts.hpp>
 #include <kumiki/container/plan.hpp>
 #include <kumiki/container/rootless.hpp>
@@ -34,6 +37,8 @@ struct encoded_plan {
     kumiki::plan plan{};
     std::vector<detail::held_mount> held{};
     std::vector<unique_fd> descriptors{};
+    /// Claims on directories of the host, to be kept as long as the container runs.
+    std::vector<unique_fd> claims{};
     child_program* program = nullptr;
     std::optional<detail::named_user> named_user{};
 };
@@ -83,24 +88,39 @@ inline std::array<int, 3> place_stdio(encoded_plan& out, const std::array<int, 3
     return placed;
 }
 
+/// How much the staging tmpfs has to hold.
+inline bytes staging_size(const container_spec& spec) {
+    const class rootfs& from = spec.rootfs;
+    std::uint64_t size =
+        from.is_overlay() && from.upper().upper.empty() ? from.upper().size.count : 1U << 20;
+    for (const mount_description& wanted : spec.mounts)
+        if (const auto* file = std::get_if<file_mount>(&wanted))
+            size += file->content.size() + 4096;
+    return bytes{size};
+}
+
 inline void encode_root(encoded_plan& out, root_encoder& root, const container_spec& spec,
                         const encode_inputs& in, int idmap) {
     plan& to = out.plan;
     const class rootfs& from = spec.rootfs;
     to.begin(phase::root);
-    root.stage(from.is_overlay() && from.upper().upper.empty() ? from.upper().size
-                                                               : bytes{1 << 20});
+    root.stage(staging_size(spec));
+    if (from.assembled_as()) return root.assembled(*from.assembled_as());
     const bool unprivileged = in.caller.unprivileged;
-    if (!from.is_overlay() && unprivileged) {
-        root.directory(from.layers().front());
-        return;
-    }
+    if (!from.is_overlay() && unprivileged)
+        return root.directory(from.layers().front(), spec.root_propagation);
     if (!from.is_overlay()) {
         out.held.push_back(hold_mount(from.layers().front(), "/",
-                                      {.attributes = sys::mount_attr_nodev, .idmap = idmap},
+                                      {.attributes = sys::mount_attr_nodev,
+                                       .propagation = spec.root_propagation,
+                                       .idmap = idmap},
                                       "rootfs"));
         root.directory(out.held.back());
         return;
+    }
+    if (!from.upper().upper.empty()) {
+        out.claims.push_back(lock_upper(from.upper().upper));
+        out.claims.push_back(lock_upper(from.upper().work));
     }
     std::vector<std::string> lowers = from.layers();
     if (idmap >= 0) {  // an overlay cannot be id-mapped as a whole; its layers can
@@ -115,6 +135,38 @@ inline void encode_root(encoded_plan& out, root_encoder& root, const container_s
         }
     }
     root.overlay(lowers, from.upper(), unprivileged || idmap >= 0);
+}
+
+/// The nodes of /dev that nobody has described otherwise: made, or the host's.
+inline void encode_dev(mounts_encoder& mounts, const container_spec& spec) {
+    std::vector<device_node> nodes;
+    for (const device_node& node : default_devices) {
+        const auto described = [&](const mount_description& wanted) {
+            return std::holds_alternative<device_mount>(wanted) &&
+                   require_inside_path("device", target_of(wanted)) ==
+                       std::vector<std::string_view>{"dev", node.name};
+        };
+        if (std::none_of(spec.mounts.begin(), spec.mounts.end(), described)) nodes.push_back(node);
+    }
+    std::optional<unsigned> tty_group = 5;
+    if (spec.user_namespace && !spec.user_namespace->gids.to_outside(*tty_group)) tty_group.reset();
+    mounts.dev(nodes, spec.user_namespace ? device_source::host : device_source::made,
+               has(spec.all_namespaces() | spec.joined_namespaces(), namespace_kind::ipc),
+               tty_group);
+}
+
+/// The host's /sys, read-only, for a child whose user namespace does not own its network namespace:
+/// the kernel makes no sysfs for it.
+inline operand lend_sysfs(encoded_plan& out, root_encoder& root, const encode_inputs& in) {
+    out.plan.begin(phase::sys);
+    if (in.caller.unprivileged)
+        return root.host_copy(
+            "/sys",
+            {.access = access_mode::read_only,
+             .attributes = sys::mount_attr_nosuid | sys::mount_attr_nodev | sys::mount_attr_noexec},
+            "the host's /sys on /sys", out.plan.new_slot());
+    out.held.push_back(hold_sysfs());
+    return out.plan.keep(out.held.back().mount.get());
 }
 
 /// The loopback interface up, by the ioctl: no netlink conversation for one flag. IPv6's ::1 comes
@@ -198,27 +250,21 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
             .into(netns);
         to.call("the network namespace", SYS_setns, {netns, sys::clone_newnet});
     }
+    const bool lent_sys = spec.user_namespace && !has(kinds, namespace_kind::net);
     mounts.sys(has(kinds, namespace_kind::cgroup) && in.has_group ? detail::cgroup_view::own
                                                                   : detail::cgroup_view::none,
-               spec.user_namespace && !has(kinds, namespace_kind::net) ? detail::sysfs_source::host
-                                                                       : detail::sysfs_source::own);
+               lent_sys ? std::optional(detail::lend_sysfs(out, root, in)) : std::nullopt);
     detail::encode_sysctls(to, spec.sysctls, mounts.proc_mount());
-    std::optional<unsigned> tty_group = 5;
-    if (spec.user_namespace && !spec.user_namespace->gids.to_outside(*tty_group)) tty_group.reset();
-    mounts.dev(spec.user_namespace ? detail::device_source::host : detail::device_source::made,
-               has(kinds | spec.joined_namespaces(), namespace_kind::ipc), tty_group);
-    for (const mount_description& wanted : spec.mounts) {
-        if (const auto* tmpfs = std::get_if<tmpfs_mount>(&wanted)) {
-            mounts.tmpfs(*tmpfs);
-        } else if (in.caller.unprivileged) {
-            mounts.host(std::get<bind_mount>(wanted));
-        } else {
-            out.held.push_back(detail::hold_mount(std::get<bind_mount>(wanted)));
-            mounts.held(out.held.back());
-        }
-    }
+    detail::encode_dev(mounts, spec);
+    detail::user_mounts_encoder wanted(to, root, {out.held, out.claims, in.caller.unprivileged},
+                                       spec.owners());
+    for (const mount_description& each : spec.mounts) wanted.add(each);
     mounts.files(in.files);
-    mounts.masks(detail::is_directory_on_host);
+    detail::masks_encoder masks(to, root, root.staging(), mounts.dev_mount());
+    if (spec.system_paths == system_paths_mode::guarded)
+        masks.defaults(mounts.proc_mount(), mounts.sys_mount(), detail::is_directory_on_host);
+    for (const std::string& path : spec.masked_paths) masks.mask(root.root(), path);
+    for (const std::string& path : spec.readonly_paths) masks.read_only(root.root(), path);
 
     detail::process_encoder process(to, spec.process);
     out.named_user = process.look_up_user(root.root(), in.control);
@@ -228,7 +274,8 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
     process.oom_score(mounts.proc_mount());
     detail::encode_clocks(to, spec, mounts.proc_mount());
     to.begin(phase::pivot);
-    root.pivot(spec.rootfs.is_read_only());
+    root.pivot(spec.rootfs.is_read_only() ? access_mode::read_only : access_mode::read_write,
+               spec.root_propagation);
     process.close_all_but(in.control);
     process.limits();
     to.begin(phase::network);

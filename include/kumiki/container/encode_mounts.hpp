@@ -1,5 +1,5 @@
-// What is mounted below the root as steps: /proc, /sys with the container's own cgroup view, /dev
-// with its nodes, the caller's mounts, the made files of /etc, masked and read-only paths.
+// What every container has below its root as steps: /proc, /sys with the container's own cgroup
+// view, /dev with its nodes, the made files of /etc.
 //
 // /proc and /sys are mounted before anything below them is named, and are named by the descriptors
 // of these very mounts and never by a path that the image could have prepared (CVE-2025-31133,
@@ -24,8 +24,6 @@ struct made_file {
 
 /// Whether /sys/fs/cgroup shows the container's own group, or nothing.
 enum class cgroup_view : std::uint8_t { none, own };
-/// Whether /sys is a sysfs of the container's own network namespace, or the host's.
-enum class sysfs_source : std::uint8_t { own, host };
 /// Where the nodes of /dev come from: a user namespace may make none, and shows the host's.
 enum class device_source : std::uint8_t { made, host };
 
@@ -41,20 +39,14 @@ class mounts_encoder {
     }
     operand proc_mount() const noexcept { return proc_; }
 
-    /// sysfs shows the interfaces of the network namespace that the child is in. Where that is not
-    /// its user namespace's the kernel makes no sysfs (EPERM): then it is the host's, read-only.
-    void sys(cgroup_view groups, sysfs_source from) {
+    /// sysfs shows the interfaces of the network namespace that the child is in. `host` is the
+    /// host's where the child may not make one.
+    void sys(cgroup_view groups, std::optional<operand> host) {
         plan_.begin(phase::sys);
         const auto read_only = nosuid_nodev_noexec | sys::mount_attr_rdonly;
-        if (from == sysfs_source::host) {
-            const char* shown = "the host's /sys on /sys";
-            sys_ = root_.host_copy("/sys", {.attributes = read_only}, shown, plan_.new_slot());
-            root_.attach_inside(sys_, root_.root(), "/sys", {}, shown);
-        } else {
-            sys_ = root_.mount_new("sysfs", "sysfs on /sys", {}, read_only);
-            root_.attach_inside(sys_, root_.root(), "/sys", {}, "sysfs on /sys");
-        }
-        if (groups == cgroup_view::none && from == sysfs_source::host) {
+        sys_ = host ? *host : operand(root_.mount_new("sysfs", "sysfs on /sys", {}, read_only));
+        root_.attach_inside(sys_, root_.root(), "/sys", {}, "sysfs on /sys");
+        if (groups == cgroup_view::none && host) {
             const char* shown = "mask on /sys/fs/cgroup";
             const slot cover =
                 root_.mount_new("tmpfs", shown, {{"size", "4k"}, {"mode", "0555"}}, read_only);
@@ -66,7 +58,8 @@ class mounts_encoder {
     }
 
     /// `tty_group` owns the terminals where it is given.
-    void dev(device_source nodes, bool own_ipc, std::optional<unsigned> tty_group) {
+    void dev(const std::vector<device_node>& nodes, device_source from, bool own_ipc,
+             std::optional<unsigned> tty_group) {
         plan_.begin(phase::dev);
         // A directory of the staging tmpfs: a filesystem of its own would cost as much again at the
         // end. Only this mount of it lets devices be opened.
@@ -81,8 +74,8 @@ class mounts_encoder {
         root_.set_attributes(dev, sys::mount_attr_noexec, shown, sys::mount_attr_nodev);
         dev_ = dev;
         root_.attach_inside(dev_, root_.root(), "/dev", {}, "tmpfs on /dev");
-        for (const device_node& node : default_devices)
-            if (nodes == device_source::made)
+        for (const device_node& node : nodes)
+            if (from == device_source::made)
                 plan_.call(plan_.text(node.name), SYS_mknodat,
                            {dev_, plan_.text(node.name), S_IFCHR | node.mode,
                             makedev(node.major, node.minor)});
@@ -112,35 +105,7 @@ class mounts_encoder {
     operand dev_mount() const noexcept { return dev_; }
     operand pts_mount() const noexcept { return pts_; }
 
-    /// A mount of the host's that the supervisor holds.
-    void held(const held_mount& from) {
-        plan_.begin(phase::mounts);
-        root_.attach_inside(plan_.keep(from.mount.get()), root_.root(), from.target,
-                            {.directory = from.directory, .follow = true},
-                            plan_.text("mount on " + from.target));
-    }
-    /// A mount of the host's that the child copies.
-    void host(const bind_mount& wanted) {
-        plan_.begin(phase::mounts);
-        const char* shown = plan_.text("mount on " + wanted.target);
-        const bool directory = is_host_directory(wanted.source);
-        const slot copy =
-            root_.host_copy(wanted.source, {.access = wanted.access, .depth = wanted.depth}, shown);
-        root_.attach_inside(copy, root_.root(), wanted.target,
-                            {.directory = directory, .follow = true}, shown);
-        plan_.call(shown, SYS_close, {copy});
-    }
-    void tmpfs(const tmpfs_mount& wanted) {
-        plan_.begin(phase::mounts);
-        const char* shown = plan_.text("tmpfs on " + wanted.target);
-        std::string mode = "0";
-        for (int shift = 9; shift >= 0; shift -= 3)
-            mode += static_cast<char>('0' + (wanted.mode >> shift & 7));
-        const std::string size = std::to_string(wanted.size.count);
-        const slot mount = root_.mount_new(
-            "tmpfs", shown, {{"mode", mode.c_str()}, {"size", size.c_str()}}, nosuid_nodev);
-        root_.attach_inside(mount, root_.root(), wanted.target, {.follow = true}, shown);
-    }
+    operand sys_mount() const noexcept { return sys_; }
 
     /// Files are written in the staging tmpfs, and each is mounted over its place in the root. One
     /// whose place is missing in a read-only root is left out.
@@ -163,36 +128,6 @@ class mounts_encoder {
             root_.attach_inside(copy, root_.root(), file.target,
                                 {.directory = false, .follow = true}, shown,
                                 root_encoder::when_read_only::leave_out);
-        }
-    }
-
-    /// `is_directory(path)` says of a path of this kernel's /proc or /sys what it is; nothing when
-    /// it is not there.
-    template <class Kind>
-    void masks(Kind&& is_directory) {
-        plan_.begin(phase::masks);
-        root_.make_directory(root_.staging(), "empty", 0555);
-        const auto mask = [&](operand below, const char* prefix, std::string_view name) {
-            const std::string full = prefix + std::string(name);
-            const std::optional<bool> directory = is_directory(full);
-            if (!directory) return;
-            const char* shown = plan_.text("mask on " + full);
-            const slot cover = *directory ? root_.copy(root_.staging(), "empty", shown)
-                                          : root_.copy(dev_, "null", shown);
-            if (*directory)
-                root_.set_attributes(cover, nosuid_nodev_noexec | sys::mount_attr_rdonly, shown);
-            root_.attach_at(cover, below, plan_.text(name), shown);
-            plan_.tolerate(ENOENT);
-        };
-        for (const auto name : masked_proc_paths) mask(proc_, "/proc/", name);
-        for (const auto name : masked_sys_paths) mask(sys_, "/sys/", name);
-        for (const auto name : readonly_proc_paths) {
-            const std::string full = "/proc/" + std::string(name);
-            if (!is_directory(full)) continue;
-            const char* shown = plan_.text("read-only " + full);
-            const slot copy = root_.copy(proc_, plan_.text(name), shown);
-            root_.set_attributes(copy, sys::mount_attr_rdonly, shown);
-            root_.attach_at(copy, proc_, plan_.text(name), shown);
         }
     }
 

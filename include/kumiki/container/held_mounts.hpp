@@ -7,18 +7,34 @@
 #pragma once
 
 #include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#undef BLOCK_SIZE  // comes with it
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <kumiki/core/unique_fd.hpp>
+#include <kumiki/ns/id_map.hpp>
+#include <kumiki/ns/user_namespace.hpp>
 #include <kumiki/rootfs/mount.hpp>
 #include <kumiki/sys/file.hpp>
 #include <kumiki/sys/mount_api.hpp>
+#include <kumiki/sys/own_thread.hpp>
 
 namespace kumiki::inline v0::detail {
+
+/// The maps of the container's user namespace; null: it has none, and its ids are the host's.
+struct owner_maps {
+    const id_map* uids = nullptr;
+    const id_map* gids = nullptr;
+
+    bool own() const noexcept { return uids != nullptr; }
+};
 
 /// One detached mount and where it is to go.
 struct held_mount {
@@ -35,20 +51,61 @@ inline bool is_host_directory(const std::string& source, const char* what = "mou
     if (!source.starts_with('/')) throw invalid_input(what, source, "It must be an absolute path.");
     if (is_path_within(source, "/proc"))
         throw invalid_input(what, source, "It cannot be below /proc for an ordinary user.");
-    struct stat info{};
-    sys::check(::stat(source.c_str(), &info), "look at", source);
-    return S_ISDIR(info.st_mode);
+    return S_ISDIR(sys::status_at(source).st_mode);
 }
 
 /// How a copy of a host mount differs from its original.
 struct copy_options {
     access_mode access = access_mode::read_write;
     bind_depth depth = bind_depth::recursive;
-    std::uint64_t attributes = sys::mount_attr_nosuid | sys::mount_attr_nodev;
+    std::uint64_t attributes = nosuid_and_nodev;  ///< those that it has ...
+    std::uint64_t cleared = 0;                    ///< ... and has not
+    bind_depth reach = bind_depth::recursive;     ///< of the attributes
+    mount_propagation propagation = mount_propagation::private_;
     int idmap = -1;  ///< a user namespace through which owners are shown; -1: as they are
+
+    static constexpr std::uint64_t nosuid_and_nodev =
+        sys::mount_attr_nosuid | sys::mount_attr_nodev;
 };
 
-/// A detached copy of `source`, private, with the options' attributes on every mount of it.
+/// The type of the filesystem at `path`, as /proc/self/mountinfo names it; empty when unknown.
+inline std::string filesystem_type(const std::string& path) {
+    const int fd = ::open(path.c_str(), O_PATH | O_CLOEXEC);
+    const unique_fd place(fd);
+    if (!place) return {};
+    const auto info =
+        sys::try_read_file_at(AT_FDCWD, "/proc/self/fdinfo/" + std::to_string(place.get()));
+    const auto at = info ? info->find("mnt_id:") : std::string::npos;
+    if (at == std::string::npos) return {};
+    const auto digits = info->find_first_of("0123456789", at);
+    const std::string id = info->substr(digits, info->find('\n', digits) - digits) + " ";
+    const std::string mounts = sys::read_file_at(AT_FDCWD, "/proc/self/mountinfo");
+    for (const std::string_view line : split(mounts, '\n')) {
+        const auto dash = line.find(" - ");
+        if (line.starts_with(id) && dash != std::string_view::npos)
+            return std::string(line.substr(dash + 3, line.find(' ', dash + 3) - dash - 3));
+    }
+    return {};
+}
+
+/// What to do about attributes that the kernel refuses.
+inline std::string attribute_remedy(int code, const std::string& source,
+                                    const copy_options& options) {
+    if (code == EINVAL && options.idmap >= 0) {
+        const std::string type = filesystem_type(source);
+        return "Its filesystem" + (type.empty() ? "" : " (" + type + ")") +
+               ", or one mounted below it, does not support id-mapped mounts: ext4, xfs, btrfs and "
+               "others do (by kernel; tmpfs from Linux 6.3), overlays and procfs do not.";
+    }
+    if (code == EINVAL && (options.attributes & sys::mount_attr_nosymfollow) != 0)
+        return "nosymfollow needs Linux 5.14.";
+    if (code == EPERM)
+        return "The mount has been handed to this user namespace with attributes that it may not "
+               "take back.";
+    return {};
+}
+
+/// A detached copy of `source` with the options' attributes, on every mount of it or on the top.
 inline held_mount hold_mount(const std::string& source, std::string target,
                              const copy_options& options, const char* what = "mount source") {
     if (source.empty() || source.front() != '/')
@@ -57,10 +114,14 @@ inline held_mount hold_mount(const std::string& source, std::string target,
     const unsigned recursive = options.depth == bind_depth::recursive ? sys::at_recursive : 0;
     held_mount held{sys::clone_mount(AT_FDCWD, source, recursive), std::move(target)};
     held.directory = S_ISDIR(sys::status_of(held.mount.get()).st_mode);
-    sys::mount_attributes attributes{.set = options.attributes, .propagation = sys::ms_private};
-    if (options.access == access_mode::read_only) attributes.set |= sys::mount_attr_rdonly;
+    sys::mount_attributes wanted{.set = options.attributes, .clear = options.cleared};
+    if (options.access == access_mode::read_only) wanted.set |= sys::mount_attr_rdonly;
+    const bool apart = recursive != 0 && options.reach == bind_depth::single;
+    const sys::mount_attributes spread{.propagation = propagation_bit(options.propagation)};
+    if (!apart) wanted.propagation = spread.propagation;
     try {
-        sys::set_mount_attributes(held.mount.get(), attributes, recursive);
+        sys::set_mount_attributes(held.mount.get(), wanted, apart ? 0 : recursive);
+        if (apart) sys::set_mount_attributes(held.mount.get(), spread, recursive);
         if (options.idmap >= 0) {
             const sys::mount_attributes mapped{
                 .set = sys::mount_attr_idmap,
@@ -73,16 +134,144 @@ inline held_mount hold_mount(const std::string& source, std::string target,
                      .object = source,
                      .step = "mounts",
                      .container = {},
-                     .remedy = failure.errno_value() == EINVAL && options.idmap >= 0
-                                   ? "Its filesystem does not support id-mapped mounts."
-                                   : ""});
+                     .remedy = attribute_remedy(failure.errno_value(), source, options)});
     }
     return held;
 }
 
+/// The ids of the host behind the container's; without `ids` they are the same.
+inline std::uint32_t outside_id(const id_map* ids, std::uint32_t inside, const char* what) {
+    const auto outside = ids == nullptr ? std::optional(inside) : ids->to_outside(inside);
+    if (!outside)
+        throw invalid_input(what, std::to_string(inside),
+                            "The container's user namespace does not have it.");
+    return *outside;
+}
+
+/// The kernel's form of a mapping of owners, whose shown side is in the container's ids.
+inline id_map mount_map(const std::vector<shown_owners>& wanted, const id_map* ids) {
+    std::vector<id_range> ranges;
+    for (const shown_owners& each : wanted) {
+        const std::uint32_t first = outside_id(ids, each.shown, "shown owner");
+        if (each.count > 1) {
+            const std::uint32_t end = outside_id(ids, each.shown + (each.count - 1), "shown owner");
+            if (end - first != each.count - 1)
+                throw invalid_input("shown owners", std::to_string(each.shown),
+                                    "They are in several ranges of the container's user "
+                                    "namespace: give a range for each.");
+        }
+        ranges.push_back({.inside = each.stored, .outside = first, .count = each.count});
+    }
+    return id_map(std::move(ranges));
+}
+
+/// Refuses owners that the container's user namespace does not have. Errors: invalid_input.
+inline void require_owners(const mount_description& wanted, owner_maps owners) {
+    std::visit(
+        [&](const auto& each) {
+            if constexpr (requires {
+                              each.user;
+                              each.group;
+                          }) {
+                outside_id(owners.uids, each.user, "owner");
+                outside_id(owners.gids, each.group, "owning group");
+            }
+        },
+        wanted);
+    if (const auto* bind = std::get_if<bind_mount>(&wanted); bind != nullptr && bind->ids) {
+        mount_map(bind->ids->users, owners.uids);
+        mount_map(bind->ids->groups, owners.gids);
+    }
+}
+
+/// How the copy of a bind mount's source differs from it, but for its owners.
+inline copy_options options_of(const bind_mount& bind) {
+    copy_options options{.access = bind.access,
+                         .depth = bind.depth,
+                         .attributes = attribute_bits(bind.set),
+                         .cleared = attribute_bits(bind.clear),
+                         .reach = bind.attributes,
+                         .propagation = bind.propagation};
+    if (bind.times != access_times::as_source) options.cleared |= sys::mount_attr_atime;
+    if (bind.times == access_times::noatime) options.attributes |= sys::mount_attr_noatime;
+    if (bind.times == access_times::strictatime) options.attributes |= sys::mount_attr_strictatime;
+    return options;
+}
+
 /// Holds what a bind mount shows.
-inline held_mount hold_mount(const bind_mount& bind) {
-    return hold_mount(bind.source, bind.target, {.access = bind.access, .depth = bind.depth});
+inline held_mount hold_mount(const bind_mount& bind, owner_maps owners = {}) {
+    copy_options options = options_of(bind);
+    std::optional<namespace_fd> mapping;
+    if (bind.ids) {
+        mapping = make_user_namespace(mount_map(bind.ids->users, owners.uids),
+                                      mount_map(bind.ids->groups, owners.gids));
+        options.idmap = mapping->get();
+    }
+    return hold_mount(bind.source, bind.target, options);
+}
+
+/// Holds the host's /sys without what is mounted in it, read-only.
+inline held_mount hold_sysfs() {
+    return hold_mount(
+        "/sys", "/sys",
+        {.access = access_mode::read_only,
+         .depth = bind_depth::single,
+         .attributes = sys::mount_attr_nosuid | sys::mount_attr_nodev | sys::mount_attr_noexec});
+}
+
+/// How a copy of a device node differs from the host's.
+inline copy_options device_options() {
+    return {.depth = bind_depth::single,
+            .attributes = sys::mount_attr_nosuid | sys::mount_attr_noexec,
+            .cleared = sys::mount_attr_nodev};
+}
+
+/// Refuses a node that is another device's. Errors: invalid_input.
+inline void require_device(const device_mount& wanted, const struct stat& info,
+                           const std::string& source) {
+    const unsigned type = wanted.type == device_type::block ? S_IFBLK : S_IFCHR;
+    if ((info.st_mode & S_IFMT) != type || info.st_rdev != ::makedev(wanted.major, wanted.minor))
+        throw invalid_input("device", source,
+                            "It is not the host's node of device " + std::to_string(wanted.major) +
+                                ":" + std::to_string(wanted.minor) + ": name that as its source.");
+}
+
+/// Holds the host's node of a device, once it has been seen to be that device.
+inline held_mount hold_device(const device_mount& wanted) {
+    const std::string& source = wanted.source.empty() ? wanted.target : wanted.source;
+    held_mount held = hold_mount(source, wanted.target, device_options(), "device source");
+    require_device(wanted, sys::status_of(held.mount.get()), source);
+    return held;
+}
+
+/// Makes a file in memory and holds it: in a tmpfs of its own, mounted for a moment in a mount
+/// namespace that nobody else sees, because only what is mounted can be copied (up to 6.14).
+inline held_mount hold_file(const file_mount& wanted, owner_maps owners) {
+    const std::uint32_t user = outside_id(owners.uids, wanted.user, "owner");
+    const std::uint32_t group = outside_id(owners.gids, wanted.group, "owning group");
+    return sys::on_own_thread([&] {
+        sys::check(::unshare(CLONE_FS | CLONE_NEWNS), "unshare", "the mounts");
+        sys::check(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), "make private",
+                   "/");
+        sys::filesystem_context tmpfs("tmpfs");
+        tmpfs.set("size", std::to_string(wanted.content.size() + (64 << 10)));
+        const unique_fd place = tmpfs.mount(copy_options::nosuid_and_nodev);
+        const unique_fd root = sys::open_at(AT_FDCWD, "/", O_PATH | O_DIRECTORY);
+        sys::attach_mount(place.get(), root.get(), "/");
+        const unique_fd file = sys::open_at(place.get(), "file", O_CREAT | O_EXCL | O_WRONLY, 0600);
+        std::string_view rest = wanted.content;
+        while (!rest.empty())
+            rest.remove_prefix(static_cast<std::size_t>(sys::check(
+                sys::retry([&] { return ::write(file.get(), rest.data(), rest.size()); }), "write",
+                wanted.target)));
+        sys::check(::fchown(file.get(), user, group), "change the owner of", wanted.target);
+        sys::check(::fchmod(file.get(), wanted.mode), "change the mode of", wanted.target);
+        held_mount held{sys::clone_mount(place.get(), "file"), wanted.target, false};
+        sys::mount_attributes attributes{.propagation = sys::ms_private};
+        if (wanted.access == access_mode::read_only) attributes.set = sys::mount_attr_rdonly;
+        sys::set_mount_attributes(held.mount.get(), attributes);
+        return held;
+    });
 }
 
 }  // namespace kumiki::inline v0::detail

@@ -54,6 +54,8 @@ struct container_parts {
     timeline line;
     std::optional<container_result> result;
     namespace_kind kinds = namespace_kind::none;  ///< those of its own
+    std::vector<unique_fd> claims;  ///< on directories of the host that only it may write to
+    std::optional<user_mapping> users;
     process_spec process;  ///< what its first process was started as
     std::chrono::milliseconds start_limit{0};
     start_privileges caller{};
@@ -78,6 +80,7 @@ struct container_parts {
             if (group) group.destroy();
             group = cgroup();
         });
+        claims.clear();
     }
     /// Without waiting for the interface's end, which the network sees to.
     void release_network() {
@@ -275,6 +278,8 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
                                          .awaits_maps = spec.user_namespace.has_value(),
                                          .has_group = static_cast<bool>(parts->group),
                                          .caller = caller});
+    parts->claims = std::move(program.claims);
+    parts->users = spec.user_namespace;
     if (tap.alter != nullptr) tap.alter(*program.program, tap.context);
     const namespace_kind joined = spec.joined_namespaces();
     // The cgroup and time namespaces are the child's to make (encode.hpp says why).

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <kumiki/cgroup/limits.hpp>
+#include <kumiki/container/held_mounts.hpp>
 #include <kumiki/container/process_spec.hpp>
 #include <kumiki/container/spawner.hpp>
 #include <kumiki/container/sysctl.hpp>
@@ -45,6 +46,13 @@ inline constexpr namespace_kind default_namespaces = namespace_kind::mount | nam
                                                      namespace_kind::ipc | namespace_kind::pid |
                                                      namespace_kind::net | namespace_kind::cgroup;
 
+/// What becomes of the paths of /proc and /sys that every container has hidden or read-only
+/// (rootfs/defaults.hpp).
+enum class system_paths_mode : std::uint8_t {
+    guarded,
+    open,  ///< they are as the kernel makes them: for a container that is trusted with the host
+};
+
 /// A container to be started.
 struct container_spec {
     /// Unique among the containers that run on this host (it names the cgroup): letters, digits,
@@ -64,6 +72,14 @@ struct container_spec {
     std::vector<std::shared_ptr<const namespace_fd>> join{};
     std::string hostname{};  ///< empty: the name
     std::vector<mount_description> mounts{};  ///< in this order
+    /// Further paths that are hidden or read-only, whatever is mounted there. What is missing is
+    /// left out.
+    std::vector<std::string> masked_paths{};
+    std::vector<std::string> readonly_paths{};
+    system_paths_mode system_paths = system_paths_mode::guarded;
+    /// Of the root: slave for a directory of the host in which later mounts of the host are to
+    /// appear; shared for containers that are made in this one.
+    mount_propagation root_propagation = mount_propagation::private_;
     std::vector<sysctl_setting> sysctls{};  ///< of the container's own namespaces, in this order
     clone_mode clone = clone_mode::automatic;
     /// The most that a start may take; then it fails with ETIMEDOUT.
@@ -83,6 +99,12 @@ struct container_spec {
         if (user_namespace) kinds |= namespace_kind::user;
         if (time_namespace) kinds |= namespace_kind::time;
         return kinds & ~joined_namespaces();
+    }
+
+    /// How its ids stand for the host's.
+    detail::owner_maps owners() const {
+        if (!user_namespace) return {};
+        return {&user_namespace->uids, &user_namespace->gids};
     }
 
     /// Refuses, before anything is done, what cannot be right. Errors: invalid_input, and
@@ -105,25 +127,42 @@ struct container_spec {
         if (user_namespace &&
             (!user_namespace->uids.to_outside(0) || !user_namespace->gids.to_outside(0)))
             throw invalid_input("user namespace", "", "It must map user 0 and group 0.");
-        if (rootfs.is_overlay()) {
-            std::vector<std::string> paths = rootfs.layers();
-            paths.push_back(rootfs.upper().upper);
-            paths.push_back(rootfs.upper().work);
-            for (const std::string& path : paths)
-                if (is_path_within(path, "/proc"))
-                    throw invalid_input("rootfs", path,
-                                        "A layer of an overlay cannot be below /proc.");
-        }
+        if (rootfs.is_overlay()) require_layers(rootfs.layers(), rootfs.upper());
         rootfs.validate();
         process.validate();
         for (const sysctl_setting& each : sysctls)
             detail::require_own_sysctl(each, all_namespaces());
-        for (const mount_description& mount : mounts)
-            std::visit([](const auto& each) { require_inside_path("mount target", each.target); },
-                       mount);
+        for (const mount_description& mount : mounts) validate_mount(mount);
+        for (const std::string& path : masked_paths) require_below_root("masked path", path);
+        for (const std::string& path : readonly_paths) require_below_root("read-only path", path);
+        if (user_namespace && root_propagation == mount_propagation::shared && !rootfs.is_overlay())
+            require_no_sharing("/");
     }
 
   private:
+    void validate_mount(const mount_description& mount) const {
+        kumiki::validate(mount);
+        if (const auto* overlay = std::get_if<overlay_mount>(&mount))
+            require_layers(overlay->lowers, overlay->upper);
+        const auto* bind = std::get_if<bind_mount>(&mount);
+        if (user_namespace && bind != nullptr && bind->propagation == mount_propagation::shared)
+            require_no_sharing(bind->target);
+        detail::require_owners(mount, owners());
+    }
+    /// With rights over its own mounts, root of a user namespace would mount on the host.
+    static void require_no_sharing(const std::string& target) {
+        throw invalid_input("propagation", target,
+                            "A container with users of its own can have it as a slave, not "
+                            "shared: its mounts would appear on the host.");
+    }
+    /// The child looks for them with its staging place over /proc.
+    static void require_layers(std::vector<std::string> paths, const overlay_upper& upper) {
+        paths.push_back(upper.upper);
+        paths.push_back(upper.work);
+        for (const std::string& path : paths)
+            if (is_path_within(path, "/proc"))
+                throw invalid_input("rootfs", path, "A layer of an overlay cannot be below /proc.");
+    }
     void validate_join() const {
         namespace_kind seen = namespace_kind::none;
         for (const auto& each : join) {

@@ -1,42 +1,26 @@
-// What is mounted into a container besides its root: directories and files of the host, and tmpfs.
+// What is put into a container's root besides what it holds already, in any order of the kinds, and
+// what is refused of it before anything is done.
 //
 // Descriptions only. Targets are absolute paths inside the container; they are resolved inside its
 // root and nowhere else, whatever symbolic links the root holds.
 #pragma once
 
-#include <sys/stat.h>
-
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <variant>
 #include <vector>
 
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/text.hpp>
-#include <kumiki/core/units.hpp>
+#include <kumiki/rootfs/defaults.hpp>
+#include <kumiki/rootfs/mount_kinds.hpp>
 #include <kumiki/rootfs/rootfs.hpp>
 
 namespace kumiki::inline v0 {
 
-/// Whether a bind mount brings along what is mounted below its source.
-enum class bind_depth : std::uint8_t { recursive, single };
-
-/// A file or directory of the host made visible in the container. nosuid and nodev always hold.
-struct bind_mount {
-    std::string source{};                             ///< absolute, on the host
-    std::string target{};                             ///< absolute, in the container
-    access_mode access = access_mode::read_write;     ///< read_only holds for all below as well
-    bind_depth depth = bind_depth::recursive;
-};
-
-/// A new tmpfs, empty at the start and gone with the container. nosuid and nodev always hold.
-struct tmpfs_mount {
-    std::string target{};            ///< absolute, in the container
-    bytes size = {64ULL << 20};      ///< the most that it holds
-    unsigned mode = 01777;           ///< permission bits of its root
-};
-
-using mount_description = std::variant<bind_mount, tmpfs_mount>;
+using mount_description = std::variant<bind_mount, tmpfs_mount, file_mount, overlay_mount,
+                                       device_mount, symlink_entry, directory_entry>;
 
 /// The parts of an absolute path in a container, without "." and empty ones.
 /// Errors: invalid_input for a path that is relative, has "..", a NUL byte or is too long.
@@ -54,6 +38,76 @@ inline std::vector<std::string_view> require_inside_path(std::string_view what,
         parts.push_back(*part);
     }
     return parts;
+}
+
+/// As require_inside_path; also refuses "/" itself.
+inline std::vector<std::string_view> require_below_root(std::string_view what,
+                                                        std::string_view path) {
+    auto parts = require_inside_path(what, path);
+    if (parts.empty()) throw invalid_input(what, path, "It must be below the root.");
+    return parts;
+}
+
+/// Where a description puts something.
+inline const std::string& target_of(const mount_description& wanted) noexcept {
+    return std::visit([](const auto& each) -> const std::string& { return each.target; }, wanted);
+}
+
+namespace detail {
+
+inline void require_mode(const std::string& target, unsigned mode, unsigned most) {
+    if ((mode & ~most) != 0)
+        throw invalid_input("mode", target, "It may have permission bits only.");
+}
+
+inline void validate_kind(const bind_mount& wanted) {
+    if ((wanted.set & wanted.clear) != mount_flag::none)
+        throw invalid_input("bind mount", wanted.target, "A flag is both set and cleared.");
+    if (wanted.ids && (wanted.ids->users.empty() || wanted.ids->groups.empty()))
+        throw invalid_input("bind mount", wanted.target,
+                            "An id mapping must say both whose users and whose groups.");
+}
+inline void validate_kind(const tmpfs_mount& wanted) {
+    require_mode(wanted.target, wanted.mode, 01777);
+}
+inline void validate_kind(const file_mount& wanted) {
+    require_mode(wanted.target, wanted.mode, 0777);
+}
+inline void validate_kind(const directory_entry& wanted) {
+    require_mode(wanted.target, wanted.mode, 01777);
+}
+inline void validate_kind(const overlay_mount& wanted) {
+    rootfs::overlay(wanted.lowers, wanted.upper).validate();
+}
+inline void validate_kind(const symlink_entry& wanted) {
+    require_c_string("symbolic link", wanted.leads_to);
+    if (wanted.leads_to.empty())
+        throw invalid_input("symbolic link", wanted.target, "It must lead somewhere.");
+}
+inline void validate_kind(const device_mount& wanted) {
+    const auto parts = require_inside_path("device", wanted.target);
+    if (parts.size() < 2 || parts.front() != "dev")
+        throw invalid_input("device", wanted.target,
+                            "It must be below /dev: elsewhere no device can be opened.");
+    require_mode(wanted.target, wanted.mode, 0777);
+    if (wanted.major > 0xfff || wanted.minor > 0xfffff)
+        throw invalid_input("device", wanted.target, "It has a number that no device can have.");
+    if (parts.size() == 2)
+        for (const device_node& known : default_devices)
+            if (parts.back() == known.name &&
+                (wanted.type != device_type::character || wanted.major != known.major ||
+                 wanted.minor != known.minor))
+                throw invalid_input("device", wanted.target,
+                                    "Its name is that of another device in every container.");
+}
+
+}  // namespace detail
+
+/// Refuses what cannot be right. Errors: invalid_input, and kumiki::error for a layer of an overlay
+/// that is not there.
+inline void validate(const mount_description& wanted) {
+    require_below_root("mount target", target_of(wanted));
+    std::visit([](const auto& each) { detail::validate_kind(each); }, wanted);
 }
 
 /// "HOST:CONTAINER[:ro|rw]", as the command lines of container tools have it.

@@ -62,11 +62,20 @@ inline constexpr std::uint64_t mount_attr_nosuid = 0x2;
 inline constexpr std::uint64_t mount_attr_nodev = 0x4;
 inline constexpr std::uint64_t mount_attr_noexec = 0x8;
 inline constexpr std::uint64_t mount_attr_relatime = 0x0;
+inline constexpr std::uint64_t mount_attr_noatime = 0x10;
+inline constexpr std::uint64_t mount_attr_strictatime = 0x20;
+inline constexpr std::uint64_t mount_attr_atime = 0x70;  // all bits that say which of the three
+inline constexpr std::uint64_t mount_attr_nodiratime = 0x80;
+inline constexpr std::uint64_t mount_attr_nosymfollow = 0x200000;  // 5.14
 inline constexpr std::uint64_t mount_attr_idmap = 0x100000;  // 5.12
+inline constexpr std::uint64_t ms_nodev = 4;
+inline constexpr std::uint64_t ms_unbindable = 1U << 17;
 inline constexpr std::uint64_t ms_private = 1U << 18;
 inline constexpr std::uint64_t ms_slave = 1U << 19;
+inline constexpr std::uint64_t ms_shared = 1U << 20;
 inline constexpr std::uint64_t ms_rec = 16384;
 inline constexpr int mnt_detach = 2;
+inline constexpr int umount_nofollow = 8;
 
 /// The argument of mount_setattr(2): 5.12.
 struct mount_attributes {

@@ -121,4 +121,11 @@ inline struct stat status_of(int fd) {
     return info;
 }
 
+/// stat(2).
+inline struct stat status_at(const std::string& path) {
+    struct stat info{};
+    check(::stat(path.c_str(), &info), "look at", path);
+    return info;
+}
+
 }  // namespace kumiki::inline v0::sys
