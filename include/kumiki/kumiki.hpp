@@ -72,6 +72,7 @@
 #include <kumiki/container/exec_spec.hpp>
 #include <kumiki/container/held_mounts.hpp>
 #include <kumiki/container/launch.hpp>
+#include <kumiki/container/live_mounts.hpp>
 #include <kumiki/container/mount_steps.hpp>
 #include <kumiki/container/named_user.hpp>
 #include <kumiki/container/netns_maker.hpp>

@@ -1,3 +1,4 @@
+#include <filesystem>
 #include <string>
 
 #include <kumiki/rootfs/rootfs.hpp>
@@ -47,10 +48,46 @@ TEST_CASE("an overlay keeps its layers in their order, and its changes in a tmpf
 
 TEST_CASE("a root that is there is accepted") {
     const temporary_directory place;
+    const std::string upper = place.path() + "/upper";
+    const std::string work = place.path() + "/work";
+    std::filesystem::create_directory(upper);
+    std::filesystem::create_directory(work);
     CHECK(failure_of(rootfs::directory(place.path())) == -1);
     CHECK(failure_of(rootfs::overlay(place.path())) == -1);
-    CHECK(failure_of(
-              rootfs::overlay(place.path(), {.upper = place.path(), .work = place.path()})) == -1);
+    CHECK(failure_of(rootfs::overlay("/etc", {.upper = upper, .work = work})) == -1);
+    CHECK(failure_of(rootfs::assembled()) == -1);
+    CHECK(failure_of(rootfs::assembled({.mode = 01777})) == -1);
+}
+
+TEST_CASE("an assembled root is of no layers, and has a size and a mode") {
+    const auto root = rootfs::assembled({.size = 2_MiB, .mode = 0711});
+    REQUIRE(root.assembled_as());
+    CHECK(root.assembled_as()->size == 2_MiB);
+    CHECK(root.assembled_as()->mode == 0711);
+    CHECK_FALSE(root.is_overlay());
+    CHECK(root.layers().empty());
+    CHECK(rootfs::assembled().read_only().is_read_only());
+    CHECK_FALSE(rootfs::overlay("/srv/base").assembled_as());
+}
+
+TEST_CASE("upper and work directory are two, apart, on one filesystem") {
+    const temporary_directory place;
+    const std::string upper = place.path() + "/upper";
+    std::filesystem::create_directories(upper + "/work");
+    std::filesystem::create_symlink(upper, place.path() + "/alias");
+    CHECK(failure_of(rootfs::overlay("/etc", {.upper = upper, .work = upper})) == 0);
+    CHECK(failure_of(rootfs::overlay("/etc", {.upper = upper, .work = upper + "/work"})) == 0);
+    CHECK(failure_of(rootfs::overlay("/etc", {.upper = upper + "/work", .work = upper})) == 0);
+    CHECK(failure_of(rootfs::overlay("/etc", {.upper = upper, .work = place.path() + "/alias"})) ==
+          0);
+    try {
+        rootfs::overlay("/etc", {.upper = upper, .work = "/dev/shm"}).validate();
+        FAIL("nothing was thrown");
+    } catch (const error& failure) {
+        CHECK(failure.operation() == "invalid work directory");
+        CHECK(failure.object() == "'/dev/shm'");
+        CHECK(failure.remedy().find(upper) != std::string::npos);
+    }
 }
 
 TEST_CASE("a root that cannot be one is refused, by its name") {
@@ -72,6 +109,8 @@ TEST_CASE("a root that cannot be one is refused, by its name") {
         {rootfs::directory(file), ENOTDIR},
         {rootfs::directory("/" + std::string(300, 'x')), ENAMETOOLONG},
         {rootfs::overlay(std::vector<std::string>{}), 0},
+        {rootfs::overlay(std::vector<std::string>(501, good)), 0},
+        {rootfs::assembled({.mode = 07777}), 0},
         {rootfs::overlay(std::vector<std::string>{good, "/nowhere"}), ENOENT},
         {rootfs::overlay(good, {.upper = good}), 0},
         {rootfs::overlay(good, {.work = good}), 0},

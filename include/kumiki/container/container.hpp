@@ -26,6 +26,7 @@
 #include <kumiki/container/events.hpp>
 #include <kumiki/container/exec.hpp>
 #include <kumiki/container/launch.hpp>
+#include <kumiki/container/live_mounts.hpp>
 #include <kumiki/container/spec.hpp>
 #include <kumiki/container/timeline.hpp>
 #include <kumiki/core/unique_fd.hpp>
@@ -134,6 +135,22 @@ class container {
     /// Errors: invalid_input; start_error as for a start, with ESRCH when the container has ended.
     task<exec_process> exec(exec_spec spec) {
         return detail::enter_container(*io_, *parts_, std::move(spec));
+    }
+
+    /// Mounts one thing more in it, as the spec's `mounts` do at the start; its processes see it at
+    /// once. The container must stay where it is until then.
+    ///
+    /// Errors: invalid_input, also for an overlay; mount_error; kumiki::error for a source that is
+    /// not there. Nothing is mounted then.
+    task<void> mount(mount_description wanted) {
+        return detail::mount_inside(*io_, *parts_, std::move(wanted));
+    }
+    /// Takes away what is mounted at `path` (the topmost of several). A symbolic link as its last
+    /// component is not followed.
+    ///
+    /// Errors: invalid_input; mount_error.
+    task<void> unmount(std::string path, unmount_mode mode = unmount_mode::unless_busy) {
+        return detail::unmount_inside(*io_, *parts_, std::move(path), mode);
     }
 
   private:

@@ -23,6 +23,7 @@ inline constexpr auto plan_calls =
                                                       {SYS_chdir, "chdir"},
                                                       {SYS_close, "close"},
                                                       {SYS_dup3, "dup3"},
+                                                      {SYS_exit_group, "exit_group"},
                                                       {SYS_fchdir, "fchdir"},
                                                       {SYS_fchown, "fchown"},
                                                       {SYS_fchownat, "fchownat"},
