@@ -309,7 +309,11 @@ TEST_CASE("more mounts than there are slots in a plan find their places") {
     std::vector<mount_description> mounts;
     for (int i = 0; i < 200; ++i)
         mounts.push_back(tmpfs_mount{.target = "/t" + std::to_string(i), .size = 1_MiB});
-    CHECK(inside("grep -c ' /t[0-9]* ' /proc/self/mountinfo", std::move(mounts)) == "200\n");
+    const temporary_directory place;
+    for (int i = 0; i < 60; ++i)
+        mounts.push_back(
+            overlay_mount{.target = "/o" + std::to_string(i), .lowers = {place.path()}});
+    CHECK(inside("grep -c ' /[to][0-9]* ' /proc/self/mountinfo", std::move(mounts)) == "260\n");
 }
 
 TEST_CASE("a copy-up tmpfs begins with what the image has, and keeps the changes to itself") {
@@ -667,4 +671,40 @@ TEST_CASE("mounts leave nothing on the host, whether the start succeeds or fails
     CHECK(refusal(shell("true", failing)).errno_value() == EEXIST);
     KUMIKI_CHECK_NOTHING_LEFT(before);
     CHECK(fs::is_empty(place.path()));
+}
+
+TEST_CASE(
+    "a mount that has no place, or no sense to the kernel, is refused with what can be done") {
+    const temporary_directory place;
+    write_text(place.path() + "/file", "");
+    const error directory = refusal(bind_mount{.source = "/etc", .target = "/etc/passwd"});
+    CHECK(directory.errno_value() == EINVAL);
+    CHECK(directory.object() == "mount on /etc/passwd");
+    CHECK(contains(directory.remedy(), "of another kind"));
+    const error file = refusal(bind_mount{.source = place.path() + "/file", .target = "/etc"});
+    CHECK(file.errno_value() == EINVAL);
+    const error below = refusal(tmpfs_mount{.target = "/etc/passwd/x"});
+    CHECK(below.errno_value() == ENOTDIR);
+    CHECK(below.object() == "tmpfs on /etc/passwd/x");
+    auto read_only = shell("true", {tmpfs_mount{.target = "/missing"}});
+    read_only.rootfs = rootfs::directory(busybox().path(), access_mode::read_only);
+    in_own_mounts([&] {
+        // The mount itself is read-only, and not only made so at the end.
+        sys::check(
+            ::mount(busybox().path().c_str(), busybox().path().c_str(), nullptr, MS_BIND, nullptr),
+            "bind");
+        sys::check(::mount(nullptr, busybox().path().c_str(), nullptr,
+                           MS_REMOUNT | MS_BIND | MS_RDONLY, nullptr),
+                   "make read-only");
+        const error missing = refusal(std::move(read_only));
+        CHECK(missing.errno_value() == EROFS);
+        CHECK(contains(missing.remedy(), "read-only"));
+    });
+    // The third overlay on top of each other: the root's, that of /etc, that of a place in it.
+    const tmpfs_mount etc{.target = "/etc", .content = tmpfs_content::copy_up};
+    const tmpfs_mount deep{.target = "/etc/x", .content = tmpfs_content::copy_up};
+    const error third = refusal(shell("true", {etc, deep}));
+    CHECK(third.errno_value() == EINVAL);
+    CHECK(third.object() == "copy-up tmpfs on /etc/x");
+    CHECK(contains(third.remedy(), "overlay on an overlay"));
 }

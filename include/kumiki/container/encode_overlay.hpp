@@ -40,26 +40,25 @@ inline std::string lowerdir_text(const std::vector<std::string>& lowers) {
 }
 
 /// Adds the steps of one overlay; `staging` is a directory that can be written to, found at
-/// `staging_path`. The mount is attached at `name` in it, and its root is in the slot returned.
-inline slot mount_overlay(plan& to, mount_steps& steps, const overlay_layers& layers,
+/// `staging_path`. The mount is attached at `name` in it, and its root comes into the slot `mount`.
+inline void mount_overlay(plan& to, mount_steps& steps, slot mount, const overlay_layers& layers,
                           operand staging, std::string_view staging_path, const char* name,
                           std::uint64_t attributes, std::string_view shown) {
     const std::string lowers = lowerdir_text(layers.lowers);
     if (lowers.size() <= most_of_a_value && layers.upper.size() <= most_of_a_value &&
         layers.work.size() <= most_of_a_value) {
-        const slot mount =
-            steps.mount_new("overlay", shown,
-                            {{"lowerdir", lowers.c_str()},
-                             {"upperdir", layers.upper.c_str()},
-                             {"workdir", layers.work.c_str()},
-                             layers.in_user_namespace ? mount_steps::setting{"userxattr", nullptr}
-                                                      : mount_steps::setting{"source", "kumiki"}},
-                            attributes);
+        steps.mount_into(mount, "overlay", shown,
+                         {{"lowerdir", lowers.c_str()},
+                          {"upperdir", layers.upper.c_str()},
+                          {"workdir", layers.work.c_str()},
+                          layers.in_user_namespace ? mount_steps::setting{"userxattr", nullptr}
+                                                   : mount_steps::setting{"source", "kumiki"}},
+                         attributes);
         steps.attach_at(mount, staging, name, shown);
-        return mount;
+        return;
     }
     const char* links_name = to.text(std::string(name) + "-layers");
-    const slot links = to.new_slot();
+    const slot links = steps.brief_slot();
     steps.make_directory(staging, links_name);
     to.call(shown, SYS_openat, {staging, links_name, O_PATH | O_DIRECTORY | O_CLOEXEC}).into(links);
     const auto link = [&](const std::string& leads_to, const std::string& as) {
@@ -77,14 +76,13 @@ inline slot mount_overlay(plan& to, mount_steps& steps, const overlay_layers& la
     options += ",workdir=" + link(layers.work, "w");
     if (layers.in_user_namespace) options += ",userxattr";
     const std::string at = std::string(staging_path) + "/" + name;
-    const slot mount = to.new_slot();
     to.call(shown, SYS_fchdir, {links});
     to.call(shown, SYS_mount,
             {to.text("kumiki"), to.text(at), to.text("overlay"), 0, to.text(options)});
     to.call(shown, SYS_openat, {staging, to.text(name), O_PATH | O_DIRECTORY | O_CLOEXEC})
         .into(mount);
+    to.call(shown, SYS_close, {links});
     if (attributes != 0) steps.set_attributes(mount, attributes, shown);
-    return mount;
 }
 
 }  // namespace kumiki::inline v0::detail

@@ -45,13 +45,14 @@ class root_encoder : public mount_steps {
             make_directory(staging_, "upper");
             make_directory(staging_, "work");
         }
-        root_ = mount_overlay(plan_, *this,
-                              {.lowers = lowers,
-                               .upper = own ? "/proc/upper" : upper.upper,
-                               .work = own ? "/proc/work" : upper.work,
-                               .in_user_namespace = in_user_namespace},
-                              staging_, staging_path, "root", sys::mount_attr_nodev,
-                              "the overlay root");
+        const slot mount = plan_.new_slot();
+        mount_overlay(plan_, *this, mount,
+                      {.lowers = lowers,
+                       .upper = own ? "/proc/upper" : upper.upper,
+                       .work = own ? "/proc/work" : upper.work,
+                       .in_user_namespace = in_user_namespace},
+                      staging_, staging_path, "root", sys::mount_attr_nodev, "the overlay root");
+        root_ = mount;
     }
     /// A detached mount that the supervisor holds becomes the root.
     void directory(const held_mount& held) {

@@ -136,10 +136,11 @@ class user_mounts_encoder {
         }
         const std::string place = name + "-overlay";
         root_.make_directory(root_.staging(), plan_.text(place));
-        const slot mount =
-            mount_overlay(plan_, root_, layers, root_.staging(), root_encoder::staging_path,
-                          plan_.text(place), bits(wanted.flags, wanted.access), shown);
+        const slot mount = root_.passing_slot();
+        mount_overlay(plan_, root_, mount, layers, root_.staging(), root_encoder::staging_path,
+                      plan_.text(place), bits(wanted.flags, wanted.access), shown);
         root_.attach_inside(mount, root_.root(), wanted.target, {.follow = true}, shown);
+        root_.close_passing(shown);
     }
 
     /// At a start it is written in the staging tmpfs, and mounted over its place from there.

@@ -138,7 +138,8 @@ inline mount_error error_of_live_mount(const plan& steps, const child_report& re
         reason = mount_refusal::not_mounted;
         remedy = "Nothing is mounted at this path.";
     } else if (!unmounting && (code == EROFS || code == ENOENT || code == ENOTDIR ||
-                               code == EACCES || code == EEXIST || code == ELOOP)) {
+                               code == EACCES || code == EEXIST || code == ELOOP ||
+                               (code == EINVAL && failed.number == sys::nr_move_mount))) {
         reason = mount_refusal::no_place;
         remedy = code == EROFS ? "It is missing, and the container's root is read-only."
                  : code == EEXIST

@@ -46,16 +46,24 @@ class mount_steps {
     slot mount_new(const char* type, std::string_view shown,
                    std::initializer_list<setting> settings, std::uint64_t attributes) {
         const slot mount = plan_.new_slot();
+        mount_into(mount, type, shown, settings, attributes);
+        return mount;
+    }
+    void mount_into(slot mount, const char* type, std::string_view shown,
+                    std::initializer_list<setting> settings, std::uint64_t attributes) {
         // The context's slot takes the mount: the context itself is closed with all the rest.
         configure(mount, type, shown, settings, attributes, mount);
-        return mount;
     }
     /// As mount_new, in a slot that is used again and again: to be closed with close_passing().
     slot mount_passing(const char* type, std::string_view shown,
                        std::initializer_list<setting> settings, std::uint64_t attributes) {
+        const slot context = brief_slot();
+        configure(context, type, shown, settings, attributes, passing_slot());
+        plan_.call(shown, SYS_close, {context});
+        return passing_slot();
+    }
+    slot passing_slot() {
         if (!passing_) passing_ = plan_.new_slot();
-        configure(directory_slot(), type, shown, settings, attributes, *passing_);
-        plan_.call(shown, SYS_close, {directory_slot()});
         return *passing_;
     }
     void close_passing(std::string_view shown) { plan_.call(shown, SYS_close, {*passing_}); }
@@ -154,14 +162,14 @@ class mount_steps {
         plan_.call(plan_.text(name), SYS_mkdirat, {at, plan_.text(name), mode});
     }
 
+    /// A slot for a descriptor that is closed by the steps which opened it.
+    slot brief_slot() {
+        if (!brief_) brief_ = plan_.new_slot();
+        return *brief_;
+    }
+
   protected:
     plan& plan_;
-
-    /// A slot for a descriptor that is closed by the steps which opened it.
-    slot directory_slot() {
-        if (!directory_) directory_ = plan_.new_slot();
-        return *directory_;
-    }
 
   private:
     void configure(slot context, const char* type, std::string_view shown,
@@ -182,7 +190,7 @@ class mount_steps {
     slot target_ = plan_.new_slot();
     slot copy_ = plan_.new_slot();
     std::optional<slot> passing_;
-    std::optional<slot> directory_;
+    std::optional<slot> brief_;
 };
 
 }  // namespace kumiki::inline v0::detail

@@ -50,6 +50,17 @@ inline std::string remedy_of(phase in, int code, const std::string& object) {
     if (in == phase::network && code == ETIMEDOUT) return "The supervisor did not finish in time.";
     if (in == phase::limits && code == ENOENT && object.starts_with('/'))
         return "The working directory does not exist in the root filesystem.";
+    if (code == EINVAL && (object == "the overlay root" || object.starts_with("overlay on ") ||
+                           object.starts_with("copy-up tmpfs on ")))
+        return "The kernel does not take these layers as an overlay: one of them is an overlay on "
+               "an "
+               "overlay already, the upper directory's filesystem cannot hold one (NFS, an "
+               "overlay), or the container has users of its own and the kernel is older than "
+               "Linux 5.19.";
+    if (code == EINVAL && in == phase::mounts)
+        return "The place for it is of another kind: a directory can be mounted on a directory "
+               "alone, and a file on a file.";
+    if (code == EEXIST && in == phase::mounts) return "There is something at its place.";
     if (code == ELOOP || (code == EXDEV && in != phase::pivot))
         return "A symbolic link in the root filesystem leads somewhere else: this place must be "
                "an ordinary directory or file.";
