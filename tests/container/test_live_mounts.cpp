@@ -176,21 +176,24 @@ TEST_CASE("every kind that needs no overlay can come into a running container") 
             mounted(file_mount{.target = "/etc/fixed", .content = "fixed\n"}),
             mounted(device_mount{.target = "/dev/sub/nil", .major = 1, .minor = 5, .source = node}),
             mounted(symlink_entry{.target = "/t/link", .leads_to = "key"}),
-            mounted(directory_entry{.target = "/t/dir", .mode = 0701, .user = 5}),
+            mounted(directory_entry{.target = "/t/dir", .mode = 0701}),
             asked("stat -c '%a %u' /t; df -k /t | tail -1 | tr -s ' ' | cut -d' ' -f2; "
                   "cat /t/link /etc/fixed; stat -c '%a %u:%g' /t/key; echo more >> /t/key && "
                   "cat /t/key; echo x 2>/dev/null > /etc/fixed || echo fixed; "
                   "head -c 3 /dev/sub/nil | wc -c; stat -c '%a %u' /t/dir /dev/sub"),
             mounted(tmpfs_mount{.target = "/t", .content = tmpfs_content::copy_up}),
-            mounted(overlay_mount{.target = "/o", .lowers = {place.path()}})});
+            mounted(overlay_mount{.target = "/o", .lowers = {place.path()}}),
+            mounted(directory_entry{.target = "/t/owned", .user = 5}), asked("ls /t/owned 2>&1")});
     for (std::size_t i = 0; i < 6; ++i) {
         CAPTURE(i);
         CHECK(seen[i] == "done");
     }
     CHECK(seen[6] ==
-          "710 0\n1024\nsecret\nfixed\n640 1000:7\nsecret\nmore\nfixed\n3\n701 5\n755 0\n");
+          "710 0\n1024\nsecret\nfixed\n640 1000:7\nsecret\nmore\nfixed\n3\n701 0\n755 0\n");
     CHECK(contains(seen[7], "at the start of a container only"));
     CHECK(contains(seen[8], "at the start of a container only"));
+    CHECK(contains(seen[9], "invalid owner"));
+    CHECK(contains(seen[10], "No such file"));
 }
 
 TEST_CASE("a change that cannot be made says why, and changes nothing") {
@@ -325,6 +328,47 @@ TEST_CASE("what enters is not dumpable before it enters, and holds nothing else"
         CHECK(std::count(kept.begin(), kept.end(), fd) == 1);
     const auto again = text.find("prctl(4)", enters);
     CHECK((again != std::string::npos) == own_users);  // a change of ids makes it dumpable again
+}
+
+namespace {
+
+/// What a container says while mounts come and go in it, `count` times.
+task<std::string> say_while_mounting(scheduler& io, container_spec spec, int count) {
+    pipe_pair pipe;
+    const unique_fd null = sys::open_at(AT_FDCWD, "/dev/null", O_RDWR);
+    spec.process.stdio = {null.get(), pipe.out.get(), null.get()};
+    auto box = co_await container::start(io, std::move(spec));
+    pipe.out.reset();
+    std::string text;
+    std::byte buffer[4096];
+    auto size = co_await io.read(pipe.in.get(), buffer);  // it has begun
+    text.append(reinterpret_cast<const char*>(buffer), size);
+    for (int i = 0; i < count; ++i) {
+        mount_description wanted = tmpfs_mount{.target = "/t"};
+        co_await box.mount(std::move(wanted));
+        co_await box.unmount("/t");
+    }
+    box.signal(SIGKILL);
+    co_await box.wait();
+    for (;;) {
+        size = co_await io.read(pipe.in.get(), buffer);
+        if (size == 0) break;
+        text.append(reinterpret_cast<const char*>(buffer), size);
+    }
+    co_return text;
+}
+
+}  // namespace
+
+TEST_CASE("what enters is no process of the container's: nobody in it sees it") {
+    auto spec = GENERATE(false, true) ? with_users(sleeper()) : sleeper();
+    spec.process.args.back() =
+        "cd /proc; sleep 60 & s=$!; told=; while :; do for p in [0-9]*; do [ $p = 1 ] && continue; "
+        "if [ $p != $s ]; then echo saw $p; elif [ -z $told ]; then told=1; echo a child; fi; "
+        "done; done";
+    scheduler io;
+    // Its own child it sees: it looks in the right way.
+    CHECK(io.run(say_while_mounting(io, std::move(spec), 100)) == "a child\n");
 }
 
 TEST_CASE("each step of a mount that fails ends the child and is told by its name") {

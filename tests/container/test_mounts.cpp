@@ -227,6 +227,10 @@ TEST_CASE("the root is a slave or shared where that is wanted") {
     spec.root_propagation = mount_propagation::shared;
     CHECK(contains(run_shell(std::move(spec)).output, "shared:"));
     spec = shell(line_of("/"));
+    spec.rootfs = rootfs::directory(busybox().path());
+    spec.root_propagation = mount_propagation::shared;
+    CHECK(contains(run_shell(std::move(spec)).output, "shared:"));
+    spec = shell(line_of("/"));
     spec.root_propagation = mount_propagation::unbindable;
     CHECK(contains(run_shell(std::move(spec)).output, "unbindable"));
     in_own_mounts([&] {

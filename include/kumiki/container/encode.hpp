@@ -110,11 +110,14 @@ inline void encode_root(encoded_plan& out, root_encoder& root, const container_s
     if (!from.is_overlay() && unprivileged)
         return root.directory(from.layers().front(), spec.root_propagation);
     if (!from.is_overlay()) {
-        out.held.push_back(hold_mount(from.layers().front(), "/",
-                                      {.attributes = sys::mount_attr_nodev,
-                                       .propagation = spec.root_propagation,
-                                       .idmap = idmap},
-                                      "rootfs"));
+        // Shared only after the pivot, which refuses it, and then not with the host.
+        const bool slave = spec.root_propagation == mount_propagation::slave;
+        out.held.push_back(hold_mount(
+            from.layers().front(), "/",
+            {.attributes = sys::mount_attr_nodev,
+             .propagation = slave ? mount_propagation::slave : mount_propagation::private_,
+             .idmap = idmap},
+            "rootfs"));
         root.directory(out.held.back());
         return;
     }

@@ -215,9 +215,14 @@ class user_mounts_encoder {
 
     void own(const mount_steps::place& place, std::uint32_t user, std::uint32_t group,
              const char* shown) {
-        if (user != 0 || group != 0)
-            plan_.call(shown, SYS_fchownat,
-                       {place.directory, place.name, user, group, int{AT_SYMLINK_NOFOLLOW}});
+        if (user == 0 && group == 0) return;
+        // The name is looked up again: in a container that runs it may be something else by then.
+        if (!starting())
+            throw invalid_input("owner", place.name,
+                                "Other owners than root can be given at the start of a container "
+                                "only.");
+        plan_.call(shown, SYS_fchownat,
+                   {place.directory, place.name, user, group, int{AT_SYMLINK_NOFOLLOW}});
     }
     void require_start(const std::string& target) const {
         if (!starting())

@@ -135,8 +135,6 @@ struct container_spec {
         for (const mount_description& mount : mounts) validate_mount(mount);
         for (const std::string& path : masked_paths) require_below_root("masked path", path);
         for (const std::string& path : readonly_paths) require_below_root("read-only path", path);
-        if (user_namespace && root_propagation == mount_propagation::shared && !rootfs.is_overlay())
-            require_no_sharing("/");
     }
 
   private:
