@@ -116,7 +116,7 @@ TEST_CASE("no layer of an overlay is below /proc, which the start covers") {
                 }).empty());
     // A plain directory there is held by a descriptor: no path of it is used later.
     CHECK(refusal([](container_spec& spec) {
-              spec.rootfs = rootfs::directory("/proc/self/root");
+              spec.rootfs = rootfs::directory("/proc/self/root/");
           }).empty());
 }
 

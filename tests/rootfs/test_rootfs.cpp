@@ -131,3 +131,20 @@ TEST_CASE("a root that cannot be one is refused, by its name") {
         CHECK(failure.remedy() == "It does not exist.");
     }
 }
+
+TEST_CASE("a root that is a symbolic link itself is followed only when that is asked for") {
+    const temporary_directory place;
+    const std::string link = place.path() + "/link";
+    REQUIRE(::symlink("/etc", link.c_str()) == 0);
+    for (const auto& root : {rootfs::directory(link), rootfs::overlay(link)}) {
+        try {
+            root.validate();
+            FAIL("nothing was thrown");
+        } catch (const error& failure) {
+            CHECK(failure.step() == "root");
+            CHECK(failure.object() == link);
+            CHECK(failure.remedy().find("symbolic link") != std::string::npos);
+        }
+    }
+    CHECK(failure_of(rootfs::directory(link + "/")) == -1);
+}

@@ -116,6 +116,7 @@ inline void encode_root(encoded_plan& out, root_encoder& root, const container_s
             from.layers().front(), "/",
             {.attributes = sys::mount_attr_nodev,
              .propagation = slave ? mount_propagation::slave : mount_propagation::private_,
+             .lookup = AT_SYMLINK_NOFOLLOW,
              .idmap = idmap},
             "rootfs"));
         root.directory(out.held.back());
@@ -129,7 +130,9 @@ inline void encode_root(encoded_plan& out, root_encoder& root, const container_s
     if (idmap >= 0) {  // an overlay cannot be id-mapped as a whole; its layers can
         int number = 0;
         for (std::string& lower : lowers) {
-            out.held.push_back(hold_mount(lower, "/", {.attributes = 0, .idmap = idmap}, "rootfs"));
+            out.held.push_back(hold_mount(
+                lower, "/", {.attributes = 0, .lookup = AT_SYMLINK_NOFOLLOW, .idmap = idmap},
+                "rootfs"));
             const std::string name = "lower" + std::to_string(number++);
             root.make_directory(root.staging(), to.text(name));
             root.attach_at(to.keep(out.held.back().mount.get()), root.staging(), to.text(name),

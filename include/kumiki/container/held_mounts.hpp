@@ -62,6 +62,7 @@ struct copy_options {
     std::uint64_t cleared = 0;                    ///< ... and has not
     bind_depth reach = bind_depth::recursive;     ///< of the attributes
     mount_propagation propagation = mount_propagation::private_;
+    unsigned lookup = 0;  ///< AT_SYMLINK_NOFOLLOW: the source must not be a symbolic link itself
     int idmap = -1;  ///< a user namespace through which owners are shown; -1: as they are
 
     static constexpr std::uint64_t nosuid_and_nodev =
@@ -112,7 +113,8 @@ inline held_mount hold_mount(const std::string& source, std::string target,
         throw invalid_input(what, source, "It must be an absolute path.");
     require_c_string(what, source);
     const unsigned recursive = options.depth == bind_depth::recursive ? sys::at_recursive : 0;
-    held_mount held{sys::clone_mount(AT_FDCWD, source, recursive), std::move(target)};
+    held_mount held{sys::clone_mount(AT_FDCWD, source, recursive | options.lookup),
+                    std::move(target)};
     held.directory = S_ISDIR(sys::status_of(held.mount.get()).st_mode);
     sys::mount_attributes wanted{.set = options.attributes, .clear = options.cleared};
     if (options.access == access_mode::read_only) wanted.set |= sys::mount_attr_rdonly;

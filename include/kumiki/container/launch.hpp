@@ -164,6 +164,9 @@ struct work_for_born {
     map_writer writer;
 
     task<void> operator()(scheduler& io) const {
+        // While it waits: once it goes on it may fail, and be gone before its namespace is opened.
+        std::optional<namespace_fd> netns;
+        if (reservation) netns = namespace_fd::of_pidfd(child.pidfd(), namespace_kind::net);
         if (writer == map_writer::programs) {
             // They run for milliseconds, as processes of their own.
             co_await offload(io,
@@ -173,12 +176,11 @@ struct work_for_born {
         }
         child.signal_go();
         parts.line.mark("id maps");
-        if (!reservation) {
+        if (!netns) {
             child.signal_go();
             co_return;
         }
-        const auto netns = namespace_fd::of_pidfd(child.pidfd(), namespace_kind::net);
-        connect_network(parts, std::exchange(reservation, {}), netns.get(), child);
+        connect_network(parts, std::exchange(reservation, {}), netns->get(), child);
     }
 };
 

@@ -59,7 +59,7 @@ enum class step_kind : std::uint8_t {
     exec,  ///< execve of the first candidate that can be executed
 };
 
-inline constexpr std::size_t slot_count = 96;
+inline constexpr std::size_t slot_count = 48;
 inline constexpr std::int8_t no_slot = -1;
 
 /// One step. `arguments` marked in `slots` are indices of slots.

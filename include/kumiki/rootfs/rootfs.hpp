@@ -82,7 +82,8 @@ class rootfs {
     const std::vector<std::string>& layers() const noexcept { return layers_; }
     const overlay_upper& upper() const noexcept { return upper_; }
 
-    /// Refuses what cannot be a root: a missing path, something that is no directory, no layer.
+    /// Refuses what cannot be a root: a missing path, something that is no directory, no layer. A
+    /// path whose last component is a symbolic link is followed only when it ends with '/'.
     /// Errors: invalid_input, or kumiki::error from the kernel.
     void validate() const {
         if (assembled_) {
@@ -121,16 +122,21 @@ class rootfs {
         require_c_string(what, path);
         if (path.empty() || path.front() != '/')
             throw invalid_input(what, path, "It must be an absolute path.");
-        const int fd = ::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+        const int fd = ::open(path.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (fd >= 0) return sys::status_of(unique_fd(fd).get());
         const int code = errno;
+        struct stat info{};
+        const bool link = ::lstat(path.c_str(), &info) == 0 && S_ISLNK(info.st_mode);
         throw error(code, {.operation = std::string("open the ") + what,
                            .object = path,
                            .step = "root",
                            .container = {},
-                           .remedy = code == ENOTDIR  ? "It must be a directory."
-                                     : code == ENOENT ? "It does not exist."
-                                                      : ""});
+                           .remedy = link ? "It is a symbolic link, which whoever made the image "
+                                            "may have put there. Name the directory itself, or "
+                                            "end the path with '/' to follow the link."
+                                     : code == ENOTDIR ? "It must be a directory."
+                                     : code == ENOENT  ? "It does not exist."
+                                                       : ""});
     }
 
     std::vector<std::string> layers_;
