@@ -60,6 +60,10 @@ void write_plan(child_program& program, void* context) {
             const auto* walk = reinterpret_cast<const path_walk*>(s.arguments[1]);
             out << ' ' << walk->directory << " |" << walk->path;
         }
+        if (s.kind == step_kind::inspect) {
+            const auto* path = reinterpret_cast<const char* const*>(s.arguments[0]);
+            for (; *path != nullptr; ++path) out << " |" << *path;
+        }
         if (s.kind == step_kind::exec) {
             const auto* command = reinterpret_cast<const exec_candidates*>(s.arguments[0]);
             for (const char* const* path = command->paths; *path != nullptr; ++path)
@@ -216,6 +220,8 @@ class witness {
             return next("sendmsg", SYS_sendmsg, {a[0], anything, long{MSG_NOSIGNAL}}) < 0 ? -1 : 0;
         case step_kind::hand_on:  // of an ordinary user's exec, which is not traced here
             return next("clone", SYS_clone, {anything, 0, a[0], 0, 0});
+        case step_kind::inspect:
+            return inspect(s.texts.size());
         case step_kind::exec:
             return exec(s.texts);
         }
@@ -258,6 +264,17 @@ class witness {
             parent = fd;
         }
         return fd;
+    }
+
+    /// Of candidates that are no scripts.
+    long inspect(std::size_t candidates) {
+        for (std::size_t i = 0; i < candidates; ++i) {
+            const long fd = open_inside(AT_FDCWD);
+            if (fd < 0) continue;
+            next("read", SYS_read, {fd, anything, 256});
+            next("close", SYS_close, {fd});
+        }
+        return 0;
     }
 
     long exec(const std::vector<std::string>& candidates) {

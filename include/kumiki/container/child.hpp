@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/time_types.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -174,6 +175,42 @@ KUMIKI_CHILD_SIDE inline long child_send_slot(long to, long fd, long what) noexc
     return sent < 0 ? sent : 0;
 }
 
+/// The interpreter that a file which begins with `head` names after "#!"; null: none. `head` has
+/// room for one more byte.
+KUMIKI_CHILD_SIDE inline const char* child_interpreter(char* head, long size) noexcept {
+    if (size < 2 || head[0] != '#' || head[1] != '!') return nullptr;
+    long from = 2;
+    while (from < size && (head[from] == ' ' || head[from] == '\t')) ++from;
+    long to = from;
+    while (to < size && head[to] != ' ' && head[to] != '\t' && head[to] != '\n' && head[to] != '\0')
+        ++to;
+    head[to] = '\0';
+    return to > from ? head + from : nullptr;
+}
+
+/// -ELOOP when a candidate, or an interpreter that it leads to, is reached over a magic link: of
+/// this process, /proc/self/exe is the program that starts the container (CVE-2019-5736). What is
+/// missing or cannot be read is the execve's to judge.
+KUMIKI_CHILD_SIDE inline long child_inspect(const char* const* candidates) noexcept {
+    const sys::open_how how{.flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,
+                            .mode = 0,
+                            .resolve = sys::resolve_no_magiclinks};
+    char head[257];
+    for (const char* const* path = candidates; *path != nullptr; ++path) {
+        const char* next = *path;
+        for (int depth = 0; next != nullptr && depth < 8; ++depth) {  // the kernel's limit is 6
+            const long fd = sys::raw_syscall(sys::nr_openat2, AT_FDCWD, raw_address(next),
+                                             raw_address(&how), sizeof how);
+            if (fd == -ELOOP) return fd;
+            if (fd < 0) break;
+            const long size = sys::raw_syscall(SYS_read, fd, raw_address(&head[0]), 256);
+            sys::raw_syscall(SYS_close, fd);
+            next = child_interpreter(head, size);
+        }
+    }
+    return 0;
+}
+
 /// execve of each candidate in turn; returns the error that says most. A candidate that exists but
 /// may not be executed outweighs those that are missing, as with execvp(3).
 KUMIKI_CHILD_SIDE inline long child_exec(const exec_candidates* command) noexcept {
@@ -220,6 +257,8 @@ KUMIKI_CHILD_SIDE inline long child_carry_out(const step* s, const long* slots) 
         return child_send_slot(a[0], a[1], a[2]);
     case step_kind::hand_on:
         return child_hand_on(a[0]);
+    case step_kind::inspect:
+        return child_inspect(reinterpret_cast<const char* const*>(a[0]));
     case step_kind::exec:
         return child_exec(reinterpret_cast<const exec_candidates*>(a[0]));
     }

@@ -119,6 +119,7 @@ inline void encode_root(encoded_plan& out, root_encoder& root, const container_s
              .lookup = AT_SYMLINK_NOFOLLOW,
              .idmap = idmap},
             "rootfs"));
+        if (from.is_read_only()) make_inner_mounts_read_only(out.held.back());
         root.directory(out.held.back());
         return;
     }
@@ -247,7 +248,11 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
     detail::encode_root(out, root, spec, in, idmap);
 
     detail::mounts_encoder mounts(to, root);
+    detail::process_encoder process(to, spec.process);
     mounts.proc();
+    // Now, while nothing of the image or the caller can lie over its files (CVE-2025-52881).
+    process.oom_score(mounts.proc_mount());
+    detail::encode_clocks(to, spec, mounts.proc_mount());
     if (in.receives_netns) {
         to.begin(phase::netns);
         const slot netns = to.new_slot();
@@ -266,29 +271,29 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
                                        spec.owners());
     for (const mount_description& each : spec.mounts) wanted.add(each);
     mounts.files(in.files);
-    detail::masks_encoder masks(to, root, root.staging(), mounts.dev_mount());
+    detail::masks_encoder masks(to, root, root.staging());
     if (spec.system_paths == system_paths_mode::guarded)
         masks.defaults(mounts.proc_mount(), mounts.sys_mount(), detail::is_directory_on_host);
     for (const std::string& path : spec.masked_paths) masks.mask(root.root(), path);
     for (const std::string& path : spec.readonly_paths) masks.read_only(root.root(), path);
 
-    detail::process_encoder process(to, spec.process);
     out.named_user = process.look_up_user(root.root(), in.control);
     const auto stdio = spec.process.terminal ? std::array<int, 3>{0, 1, 2}
                                              : detail::place_stdio(out, spec.process.stdio);
     process.session(stdio, mounts.dev_mount(), mounts.pts_mount(), in.control);
-    process.oom_score(mounts.proc_mount());
-    detail::encode_clocks(to, spec, mounts.proc_mount());
     to.begin(phase::pivot);
     root.pivot(spec.rootfs.is_read_only() ? access_mode::read_only : access_mode::read_write,
                spec.root_propagation);
     process.close_all_but(in.control);
-    process.limits();
+    to.begin(phase::limits);
+    process.working_directory(AT_FDCWD);  // it is "/" from the pivot on
+    process.process_limits();
     to.begin(phase::network);
     if (has(kinds, namespace_kind::net)) detail::encode_loopback(to);
     process.barrier(in.control, spec.start_limit);
-    process.identity(in.control, in.caller.sets_groups);
-    process.exec(spec.process.candidates());
+    const std::vector<std::string> candidates = spec.process.candidates();
+    process.identity(in.control, candidates, in.caller.sets_groups);
+    process.exec(candidates);
     out.program = to.finish();
     return out;
 }

@@ -2,10 +2,13 @@
 // that its user names.
 //
 // What covers a path is this plan's own: an empty, read-only directory of the staging tmpfs, one
-// superblock for all of them, or the null device that was made before anything of the image was
-// looked at (CVE-2025-31133: a mask that was a link of the image's). The default paths are named by
+// superblock for all of them, or an empty file there (CVE-2025-31133: a mask that was a link of the
+// image's). The default paths are named by
 // the descriptors of the mounts that the plan has made; the user's are resolved inside of the root.
 #pragma once
+
+#include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include <algorithm>
 #include <optional>
@@ -21,10 +24,13 @@ namespace kumiki::inline v0::detail {
 /// Adds the covers. All mounts are in their places by then.
 class masks_encoder {
   public:
-    masks_encoder(plan& to, mount_steps& steps, operand staging, operand dev)
-        : plan_(to), steps_(steps), staging_(staging), dev_(dev) {
+    masks_encoder(plan& to, mount_steps& steps, operand staging)
+        : plan_(to), steps_(steps), staging_(staging) {
         plan_.begin(phase::masks);
         steps_.make_directory(staging_, "empty", 0555);
+        // Not /dev/null, over which a link of the image may have led a mount of the caller's.
+        plan_.call("an empty file", SYS_mknodat,
+                   {staging_, plan_.text("empty-file"), S_IFREG | 0444, 0});
     }
 
     /// `is_directory(path)` says of a path of this kernel's /proc or /sys what it is; nothing when
@@ -82,19 +88,13 @@ class masks_encoder {
 
   private:
     slot cover(bool directory, const char* shown) {
-        const slot copy =
-            directory ? steps_.copy(staging_, "empty", shown) : steps_.copy(dev_, "null", shown);
-        if (directory)
-            steps_.set_attributes(copy, nosuid_nodev_noexec | sys::mount_attr_rdonly, shown);
+        const slot copy = steps_.copy(staging_, directory ? "empty" : "empty-file", shown);
+        steps_.set_attributes(copy, nosuid_nodev_noexec | sys::mount_attr_rdonly, shown);
         return copy;
     }
     /// Four steps: a cover over what was found.
     void put(bool directory, const char* shown) {
-        const slot copy =
-            directory ? steps_.copy(staging_, "empty", shown) : steps_.copy(dev_, "null", shown);
-        steps_.set_attributes(
-            copy, directory ? nosuid_nodev_noexec | sys::mount_attr_rdonly : sys::mount_attr_noexec,
-            shown);
+        const slot copy = cover(directory, shown);
         steps_.attach_on(copy, found(), shown);
         steps_.close_copy(shown);
     }
@@ -127,7 +127,6 @@ class masks_encoder {
     plan& plan_;
     mount_steps& steps_;
     operand staging_;
-    operand dev_;
     std::optional<slot> found_;
     std::optional<slot> directory_;
 };

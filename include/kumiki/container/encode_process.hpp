@@ -93,7 +93,7 @@ class process_encoder {
         }
     }
 
-    /// Written through the container's own procfs, before anything of the container runs.
+    /// Written through the container's own procfs, before anything can be mounted on it.
     void oom_score(operand proc) {
         if (!process_.oom_score_adj) return;
         const slot fd = plan_.new_slot();
@@ -105,17 +105,28 @@ class process_encoder {
         plan_.call(shown, SYS_write, {fd, plan_.text(value), value.size()});
     }
 
-    /// Nothing of the host is left open from here on but `control`: only then can the working
-    /// directory not lead out through /proc/self/fd (CVE-2024-21626).
+    /// Nothing of the host is left open from here on but `control`.
     void close_all_but(int control) {
         const int* kept = plan_.array(&control, 1);
         plan_.special(step_kind::close_others, "the host's descriptors", {kept, 1});
     }
 
-    void limits() {
-        plan_.begin(phase::limits);
-        plan_.call(plan_.text(process_.cwd), SYS_chdir, {plan_.text(process_.cwd)});
-        process_limits();
+    /// Found below `root` and over no magic link: those of /proc lead to what other processes have
+    /// open, which without a pid namespace are the host's (CVE-2024-21626).
+    void working_directory(operand root) {
+        const slot cwd = plan_.new_slot();
+        const char* path = plan_.text(process_.cwd);
+        plan_
+            .call(path, sys::nr_openat2,
+                  {root, path,
+                   plan_.object(
+                       sys::open_how{.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+                                     .mode = 0,
+                                     .resolve = sys::resolve_in_root | sys::resolve_no_magiclinks}),
+                   sizeof(sys::open_how)})
+            .into(cwd);
+        plan_.call(path, SYS_fchdir, {cwd});
+        plan_.call(path, SYS_close, {cwd});
     }
     /// Resource limits, umask and scheduling.
     void process_limits() {
@@ -135,9 +146,12 @@ class process_encoder {
             plan_.special(step_kind::await_byte, "the user's ids", {control, limit.count()});
     }
 
-    /// `groups`: whether the supplementary groups can be set (rootless.hpp).
-    void identity(int control, bool sets_groups = true) {
+    /// `sets_groups`: whether the supplementary groups can be set (rootless.hpp).
+    void identity(int control, const std::vector<std::string>& candidates, bool sets_groups) {
         plan_.begin(phase::identity);
+        // While every script can be read.
+        plan_.special(step_kind::inspect, plan_.text(process_.args.front()),
+                      {plan_.strings(candidates)});
         const process_user& user = process_.user;
         static const unsigned last = last_capability();
         for (const std::uint8_t drop : bounding_drops(process_.capabilities, last))

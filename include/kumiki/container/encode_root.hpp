@@ -61,7 +61,10 @@ class root_encoder : public mount_steps {
     }
     /// The same with a mount that the child copies.
     void directory(const std::string& source, mount_propagation propagation) {
-        root_ = host_copy(source, {.attributes = sys::mount_attr_nodev, .propagation = propagation},
+        root_ = host_copy(source,
+                          {.attributes = sys::mount_attr_nodev,
+                           .propagation = propagation,
+                           .lookup = AT_SYMLINK_NOFOLLOW},
                           plan_.text(source), plan_.new_slot());
         attach_at(root_, staging_, "root", "the root directory");
     }

@@ -69,22 +69,14 @@ inline encoded_plan encode_exec(const process_spec& spec, const container_parts&
     const auto stdio = spec.terminal ? std::array<int, 3>{0, 1, 2} : place_stdio(out, spec.stdio);
     process.enter_session(stdio, root, control);
 
-    const slot cwd = to.new_slot();
     to.begin(phase::limits);
-    const char* directory = to.text(spec.cwd);
-    to.call(directory, sys::nr_openat2,
-            {root, directory,
-             to.object(sys::open_how{.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
-                                     .mode = 0,
-                                     .resolve = sys::resolve_in_root | sys::resolve_no_magiclinks}),
-             sizeof(sys::open_how)})
-        .into(cwd);
-    to.call(directory, SYS_fchdir, {cwd});
+    process.working_directory(root);
     process.close_all_but(control);
     process.process_limits();
     process.barrier(control, of.start_limit);
-    process.identity(control, of.caller.sets_groups);
-    process.exec(spec.candidates());
+    const std::vector<std::string> candidates = spec.candidates();
+    process.identity(control, candidates, of.caller.sets_groups);
+    process.exec(candidates);
     out.program = to.finish();
     return out;
 }
@@ -149,6 +141,7 @@ namespace detail {
 inline task<exec_process> enter_container(scheduler& io, container_parts& parts, exec_spec wanted,
                                           plan_tap tap = {}) {
     const process_spec spec = wanted.complete(parts.process);
+    require_standard_descriptors(spec);
     if (parts.result)
         throw start_error(ESRCH,
                           {.operation = "enter",

@@ -11,6 +11,7 @@
 #include <sys/mount.h>
 #undef BLOCK_SIZE  // comes with it
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 
 #include <optional>
@@ -139,6 +140,16 @@ inline held_mount hold_mount(const std::string& source, std::string target,
                      .remedy = attribute_remedy(failure.errno_value(), source, options)});
     }
     return held;
+}
+
+/// Makes the mounts below the topmost one of `held` read-only; that one stays as it is.
+inline void make_inner_mounts_read_only(const held_mount& held) {
+    struct statvfs info{};
+    sys::check(::fstatvfs(held.mount.get(), &info), "fstatvfs", "the root directory");
+    const int fd = held.mount.get();
+    sys::set_mount_attributes(fd, {.set = sys::mount_attr_rdonly}, sys::at_recursive);
+    if ((info.f_flag & ST_RDONLY) == 0)
+        sys::set_mount_attributes(fd, {.clear = sys::mount_attr_rdonly});
 }
 
 /// The ids of the host behind the container's; without `ids` they are the same.

@@ -8,6 +8,7 @@
 // with its death: the report says which.
 #pragma once
 
+#include <fcntl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 
@@ -94,8 +95,13 @@ struct container_parts {
 inline cgroup make_container_group(const std::string& name, const resource_limits& limits) {
     static std::mutex one_at_a_time;
     static std::optional<cgroup_root> root;
+    static std::pair<pid_t, uid_t> opened_by;
     const std::lock_guard hold(one_at_a_time);
+    // A fork that has become somebody else has another place for its groups.
+    const std::pair<pid_t, uid_t> self{::getpid(), ::geteuid()};
+    if (root && opened_by != self) root.reset();
     if (!root) root.emplace(cgroup_root::open());
+    opened_by = self;
     return root->create(name, limits);
 }
 
@@ -144,6 +150,24 @@ inline cgroup make_group_for(const start_privileges& caller, const std::string& 
                                  code == EACCES || code == EPERM || code == EROFS;
         if (!can_be_without || !is_not_ours) throw;
         return {};
+    }
+}
+
+/// A closed one would be the next thing that is opened, here or in the child: a mount of the host,
+/// say, which the payload would then have as its standard input. What is opened here is
+/// close-on-exec, so one that is passed on as it is must not be.
+inline void require_standard_descriptors(const process_spec& process) {
+    for (int fd = 0; fd < 3; ++fd) {
+        const int flags = ::fcntl(fd, F_GETFD);
+        const bool passed_on =
+            !process.terminal && process.stdio[static_cast<std::size_t>(fd)] == fd;
+        if (flags >= 0 && !(passed_on && (flags & FD_CLOEXEC) != 0)) continue;
+        throw error(EBADF, {.operation = "start a process with",
+                            .object = "descriptor " + std::to_string(fd),
+                            .step = name_of(phase::descriptors),
+                            .container = {},
+                            .remedy = "Descriptors 0, 1 and 2 of this program must be open, and "
+                                      "not close-on-exec: open /dev/null as what is not."});
     }
 }
 
@@ -252,6 +276,7 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
     auto parts = std::make_unique<container_parts>();
     const start_privileges caller = start_privileges::of(spec);
     spec.validate();
+    require_standard_descriptors(spec.process);
     parts->name = spec.name.empty() ? make_up_name() : spec.name;
     const std::string hostname =
         spec.hostname.empty() ? hostname_from(parts->name) : require_hostname(spec.hostname);

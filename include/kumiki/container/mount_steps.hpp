@@ -134,7 +134,7 @@ class mount_steps {
         plan_
             .call(shown, sys::nr_open_tree,
                   {AT_FDCWD, plan_.text(source),
-                   sys::open_tree_clone | sys::open_tree_cloexec | recursive})
+                   sys::open_tree_clone | sys::open_tree_cloexec | recursive | options.lookup})
             .into(where);
         const sys::mount_attributes spread{.propagation = propagation_bit(options.propagation)};
         const bool apart = recursive != 0 && options.reach == bind_depth::single;

@@ -90,7 +90,10 @@ class user_lookup {
     static std::string text_of(const unique_fd& file, const char* path) {
         if (!file) return {};
         const auto refuse = [&](const char* why) { throw invalid_input("user", path, why); };
-        if (!S_ISREG(sys::status_of(file.get()).st_mode))
+        // Nor one of the kernel's, whose reading can have effects: /proc/kmsg empties the log.
+        const long on = sys::filesystem_magic(file.get());
+        if (!S_ISREG(sys::status_of(file.get()).st_mode) || on == sys::proc_super_magic ||
+            on == sys::sysfs_magic)
             refuse("In the container it is no regular file.");
         std::string text;
         char buffer[8192];

@@ -84,6 +84,8 @@ inline std::string_view call_name(const step& s) {
         return "sendmsg";
     case step_kind::hand_on:
         return "clone";
+    case step_kind::inspect:
+        return "openat2";
     case step_kind::exec:
         return "execve";
     }

@@ -47,6 +47,9 @@ inline std::string remedy_of(phase in, int code, const std::string& object) {
     }
     if (in == phase::identity && code == EINVAL)
         return "The id stands for none outside: the container's user namespace does not map it.";
+    if (in == phase::identity && code == ELOOP)
+        return "The command, or the interpreter that it names, is a link of /proc: that can be the "
+               "program which starts the container, and is not executed.";
     if (in == phase::network && code == ETIMEDOUT) return "The supervisor did not finish in time.";
     if (in == phase::limits && code == ENOENT && object.starts_with('/'))
         return "The working directory does not exist in the root filesystem.";
@@ -85,10 +88,11 @@ inline start_error error_of_step(const plan& steps, const child_report& report,
     const phase in = steps.steps().at(index).in;
     std::string object(steps.shown(index));
     int status = 125;
-    if (in == phase::exec) status = report.error == ENOENT || report.error == ENOTDIR ? 127 : 126;
+    const bool executing = in == phase::exec || steps.steps().at(index).kind == step_kind::inspect;
+    if (executing) status = report.error == ENOENT || report.error == ENOTDIR ? 127 : 126;
     std::string remedy = remedy_of(in, report.error, object);
     return start_error(report.error,
-                       {.operation = in == phase::exec ? "execute" : "set up",
+                       {.operation = executing ? "execute" : "set up",
                         .object = std::move(object),
                         .step = name_of(in),
                         .container = container,

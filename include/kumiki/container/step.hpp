@@ -21,18 +21,18 @@ enum class phase : std::uint8_t {
     cgroup,  ///< the cgroup namespace, rooted at the container's own group
     hostname,  ///< the UTS namespace's name
     root,  ///< the root filesystem is made and attached
-    proc,  ///< /proc
+    proc,  ///< /proc, the score for the OOM killer, clock offsets
     netns,  ///< the network namespace, made meanwhile by the supervisor, is entered
     sys,  ///< /sys and /sys/fs/cgroup
     sysctl,  ///< kernel parameters of the namespaces
     dev,  ///< /dev, its nodes, pts, shm and mqueue
     mounts,  ///< what the caller wants mounted, and /etc/{hosts,hostname,resolv.conf}
     masks,  ///< masked and read-only paths
-    session,  ///< session, terminal, standard descriptors, the score for the OOM killer
+    session,  ///< session, terminal, standard descriptors
     pivot,  ///< pivot_root, the old root gone, all descriptors of the host closed
     limits,  ///< working directory, rlimits, umask
     network,  ///< the barrier: the supervisor says that network and policy are in force
-    identity,  ///< user, groups, capabilities, no_new_privs
+    identity,  ///< the command is looked at; user, groups, capabilities, no_new_privs
     seccomp,  ///< the system call filter
     exec,  ///< execve
 };
@@ -56,6 +56,7 @@ enum class step_kind : std::uint8_t {
     receive_slot,  ///< wait, bounded, for a descriptor from the supervisor (SCM_RIGHTS)
     send_slot,  ///< hand a descriptor to the supervisor (SCM_RIGHTS)
     hand_on,  ///< a further child of the supervisor goes on from here, and this one ends
+    inspect,  ///< see that no candidate for the execve is reached over a magic link
     exec,  ///< execve of the first candidate that can be executed
 };
 

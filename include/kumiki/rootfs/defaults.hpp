@@ -39,7 +39,7 @@ inline constexpr std::array<device_link, 6> default_device_links{{
     {"ptmx", "pts/ptmx"},
 }};
 
-/// Below /proc: hidden behind an empty read-only directory, or the null device for a file.
+/// Below /proc: hidden behind an empty read-only directory, or an empty read-only file.
 inline constexpr std::array<std::string_view, 10> masked_proc_paths{
     "acpi",          "asound",     "interrupts",  "kcore",       "keys",
     "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi"};
