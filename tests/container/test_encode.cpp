@@ -155,7 +155,7 @@ TEST_CASE("what the process is to have is in its steps") {
         spec.process.user = {1000, 1001};
         spec.process.args = {"a-command"};
     });
-    CHECK(contains(text, "limits: chdir(\"/work\")"));
+    CHECK(contains(text, "limits: openat2(-100, \"/work\", &, 24)"));
     CHECK(contains(text, "limits: umask(63)"));
     CHECK(contains(text, "write($"));
     CHECK(contains(text, "\"-5\", 2)"));

@@ -81,8 +81,14 @@ inline std::array<int, 3> place_stdio(encoded_plan& out, const std::array<int, 3
     for (int target = 0; target < 3; ++target) {
         int& fd = placed[static_cast<std::size_t>(target)];
         if (fd == target) continue;
-        out.descriptors.emplace_back(sys::check(::fcntl(fd, F_DUPFD_CLOEXEC, 3), "duplicate",
-                                                "the container's standard descriptor"));
+        out.descriptors.emplace_back(sys::check(::fcntl(fd, F_DUPFD_CLOEXEC, 3), [&] {
+            return error_context{
+                .operation = "duplicate",
+                .object = "the container's standard descriptor " + std::to_string(fd),
+                .step = name_of(phase::session),
+                .container = {},
+                .remedy = "It must be open."};
+        }));
         fd = out.descriptors.back().get();
     }
     return placed;

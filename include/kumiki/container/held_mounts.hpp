@@ -114,8 +114,19 @@ inline held_mount hold_mount(const std::string& source, std::string target,
         throw invalid_input(what, source, "It must be an absolute path.");
     require_c_string(what, source);
     const unsigned recursive = options.depth == bind_depth::recursive ? sys::at_recursive : 0;
-    held_mount held{sys::clone_mount(AT_FDCWD, source, recursive | options.lookup),
-                    std::move(target)};
+    held_mount held{.mount = {}, .target = std::move(target)};
+    try {
+        held.mount = sys::clone_mount(AT_FDCWD, source, recursive | options.lookup);
+    } catch (error& failure) {
+        failure.add_context({.operation = {},
+                             .object = {},
+                             .step = "mounts",
+                             .container = {},
+                             .remedy = failure.errno_value() == ENOENT
+                                           ? std::string("The ") + what + " does not exist."
+                                           : std::string()});
+        throw;
+    }
     held.directory = S_ISDIR(sys::status_of(held.mount.get()).st_mode);
     sys::mount_attributes wanted{.set = options.attributes, .clear = options.cleared};
     if (options.access == access_mode::read_only) wanted.set |= sys::mount_attr_rdonly;

@@ -90,6 +90,13 @@ struct process_spec {
                                 "It is from -1000 to 1000.");
         if (nice && (*nice < -20 || *nice > 19))
             throw invalid_input("nice", std::to_string(*nice), "It is from -20 to 19.");
+        if (user.groups.size() > most_groups)
+            throw invalid_input("supplementary groups", std::to_string(user.groups.size()),
+                                "A process has at most 65,536 of them.");
+        for (const resource_limit& limit : rlimits) limit.validate();
+        if (death_signal < 0 || death_signal > 64)
+            throw invalid_input("death signal", std::to_string(death_signal),
+                                "It is from 1 to 64; 0 means none.");
         if (scheduling) scheduling->validate();
         if (io_priority) io_priority->validate();
         for (const unsigned each : processors)

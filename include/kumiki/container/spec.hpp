@@ -130,8 +130,15 @@ struct container_spec {
         if (rootfs.is_overlay()) require_layers(rootfs.layers(), rootfs.upper());
         rootfs.validate();
         process.validate();
-        for (const sysctl_setting& each : sysctls)
-            detail::require_own_sysctl(each, all_namespaces());
+        if (start_limit.count() <= 0)
+            throw invalid_input("start_limit", std::to_string(start_limit.count()) + " ms",
+                                "A start takes some milliseconds at least.");
+        for (std::size_t i = 0; i < sysctls.size(); ++i) {
+            detail::require_own_sysctl(sysctls[i], all_namespaces());
+            for (std::size_t j = 0; j < i; ++j)
+                if (detail::sysctl_path(sysctls[j]) == detail::sysctl_path(sysctls[i]))
+                    throw invalid_input("sysctl", sysctls[i].name, "It is there twice.");
+        }
         for (const mount_description& mount : mounts) validate_mount(mount);
         for (const std::string& path : masked_paths) require_below_root("masked path", path);
         for (const std::string& path : readonly_paths) require_below_root("read-only path", path);

@@ -10,6 +10,7 @@
 #include <kumiki/container/plan.hpp>
 #include <kumiki/core/error.hpp>
 #include <kumiki/ns/unprivileged.hpp>
+#include <kumiki/sys/abi.hpp>
 #include <kumiki/sys/pidfd.hpp>
 
 namespace kumiki::inline v0 {
@@ -91,6 +92,11 @@ inline start_error error_of_step(const plan& steps, const child_report& report,
     const bool executing = in == phase::exec || steps.steps().at(index).kind == step_kind::inspect;
     if (executing) status = report.error == ENOENT || report.error == ENOTDIR ? 127 : 126;
     std::string remedy = remedy_of(in, report.error, object);
+    const step& failed = steps.steps().at(index);
+    if (failed.number == sys::nr_move_mount && report.error == EINVAL)
+        remedy = "A directory can be mounted on a directory only, anything else on a file.";
+    if (failed.kind == step_kind::make_path && report.error == ENOENT)
+        remedy = "A symbolic link of the root filesystem leads to a place that it does not have.";
     return start_error(report.error,
                        {.operation = executing ? "execute" : "set up",
                         .object = std::move(object),

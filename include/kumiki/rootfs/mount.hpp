@@ -68,6 +68,8 @@ inline void validate_kind(const bind_mount& wanted) {
                             "An id mapping must say both whose users and whose groups.");
 }
 inline void validate_kind(const tmpfs_mount& wanted) {
+    if (wanted.size.count == 0)  // which the kernel takes for no limit
+        throw invalid_input("size of a tmpfs", "0", "It must hold something.");
     require_mode(wanted.target, wanted.mode, 01777);
 }
 inline void validate_kind(const file_mount& wanted) {

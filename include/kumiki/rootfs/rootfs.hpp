@@ -96,6 +96,9 @@ class rootfs {
         if (upper_.upper.empty() != upper_.work.empty())
             throw invalid_input("overlay", upper_.upper + upper_.work,
                                 "An upper directory and a work directory go together.");
+        if (overlay_ && upper_.upper.empty() && upper_.size.count == 0)
+            throw invalid_input("size of an overlay's tmpfs", "0",  // the kernel: no limit
+                                "It must hold something.");
         if (layers_.size() > most_layers)
             throw invalid_input("overlay", std::to_string(layers_.size()) + " layers",
                                 "The kernel stacks at most 500.");

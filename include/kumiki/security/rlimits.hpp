@@ -71,6 +71,16 @@ struct resource_limit {
     std::optional<std::uint64_t> hard{};
 
     friend bool operator==(const resource_limit&, const resource_limit&) = default;
+
+    /// Errors: invalid_input for a resource that there is none of, and for soft above hard.
+    void validate() const {
+        if (static_cast<std::size_t>(which) >= detail::resource_names.size())
+            throw invalid_input("rlimit", std::to_string(static_cast<int>(which)),
+                                "There is no such resource.");
+        if (hard && soft > *hard)
+            throw invalid_input("rlimit", to_string(which),
+                                "The soft limit is above the hard one.");
+    }
 };
 
 /// "nofile=1024:2048", "core=0" (both limits the same), "nofile=1024:" (the inherited hard limit),
@@ -134,10 +144,8 @@ inline rlimit_payload current_resource_limit(resource which) {
 /// invalid_input when the soft limit is above the hard one.
 inline rlimit_payload make_rlimit(const resource_limit& wanted, rlimit_payload::limits current,
                                   bool may_raise) {
+    wanted.validate();
     const std::uint64_t hard = wanted.hard.value_or(current.hard);
-    if (wanted.hard && wanted.soft > hard)
-        throw invalid_input("rlimit", to_string(wanted.which),
-                            "The soft limit is above the hard one.");
     if (hard > current.hard && !may_raise)
         throw unsupported(EPERM, {.operation = "raise the hard limit of",
                                   .object = std::string(to_string(wanted.which)),
