@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
@@ -24,6 +25,7 @@
 #include <vector>
 
 #include <kumiki/container/container.hpp>
+#include <kumiki/core/scope_exit.hpp>
 #include <kumiki/security/process_status.hpp>
 
 #include "container/hostile.hpp"
@@ -61,12 +63,15 @@ std::string contents(const std::string& path) {
     return {text, size > 0 ? static_cast<std::size_t>(size) : 0};
 }
 
+/// Whether those that the watcher sees are another container's: then nothing of them may be seen.
+bool all_are_strangers = false;
+
 /// Looks at one process in every way that the kernel has. One that has executed its command is the
 /// container's own and shows what is the container's; one that has not must show nothing.
 void watch_process(const std::string& pid) {
     const std::string of = "/proc/" + pid;
     const auto expect = [&](const char* what, const std::string& seen, bool own) {
-        if (!seen.empty() && !own) report(what, seen);
+        if (!seen.empty() && (!own || all_are_strangers)) report(what, seen);
     };
     const auto look_at_maps = [&](const char* what) {
         const std::string maps = contents(of + "/maps");
@@ -108,7 +113,7 @@ void watch_process(const std::string& pid) {
         int status = 0;
         if (::waitpid(number, &status, __WALL) == number && WIFSTOPPED(status)) {
             const std::string stopped = link_text(of + "/exe");
-            if (stopped != "/bin/busybox") report("ptrace", stopped);
+            if (stopped != "/bin/busybox" || all_are_strangers) report("ptrace", stopped);
             ::ptrace(PTRACE_DETACH, number, nullptr, nullptr);
         }
     }
@@ -130,7 +135,14 @@ void watch_process(const std::string& pid) {
 const int probe = [] {
     const char* what = std::getenv(probe_variable);
     if (what == nullptr) return 0;
-    if (std::string_view(what) == "watch") watch_all();
+    all_are_strangers = std::string_view(what) == "watch strangers";
+    if (std::string_view(what).starts_with("watch")) watch_all();
+    if (std::string_view(what) == "type") {
+        (void)::ioctl(0, TIOCSCTTY, 0);
+        const int typed = ::ioctl(0, TIOCSTI, "x");
+        std::printf("%s\n", typed == 0 ? "typed" : errno_name(errno).c_str());
+        std::fflush(stdout);
+    }
     if (std::string_view(what) == "ids") {
         std::printf("%u %u\n", ::getuid(), ::geteuid());
         std::fflush(stdout);
@@ -648,7 +660,111 @@ TEST_CASE("a watcher inside sees nothing of those that enter (CVE-2016-9962)") {
     CHECK(seen == "");
 }
 
+TEST_CASE("a watcher sees nothing of those that start in its pid namespace") {
+    const unsigned long rounds = number_from_environment("KUMIKI_WATCHED_EXECS", 100);
+    const spoiled_root root;
+    auto spec = probing(root, "watch strangers");
+    spec.process.filter = std::shared_ptr<const seccomp_program>();
+    pipe_pair pipe;
+    const unique_fd null = sys::open_at(AT_FDCWD, "/dev/null", O_RDWR);
+    spec.process.stdio = {null.get(), pipe.out.get(), pipe.out.get()};
+    // Once it runs, its user is another and keeps the watcher out; up to then it is the host's root.
+    auto next = shell(root, "");
+    next.process.args = {"/bin/busybox", "true"};
+    next.process.user = {1000, 1000};
+    next.process.stdio = {null.get(), null.get(), null.get()};
+    scheduler io;
+    const auto seen = io.run([](scheduler& loop, container_spec of, container_spec other,
+                                pipe_pair& from, unsigned long count) -> task<std::string> {
+        auto box = co_await container::start(loop, std::move(of));
+        from.out.reset();
+        std::byte first[64];
+        auto size = co_await loop.read(from.in.get(), first);
+        CHECK(size == 10);  // "watching \n"
+        other.join = box.share(namespace_kind::pid);
+        for (unsigned long i = 0; i < count; ++i) {
+            auto result = co_await start_and_wait(loop, other);
+            CHECK(result.exit_code() == 0);
+        }
+        box.signal(SIGKILL);
+        co_await box.wait();
+        auto text = co_await read_to_end(loop, from.in.get());
+        co_return text;
+    }(io, std::move(spec), std::move(next), pipe, rounds));
+    CHECK(seen == "");
+}
+
+TEST_CASE("nothing is typed into a terminal that a payload was lent (CVE-2017-5226)") {
+    const spoiled_root root;
+    const unique_fd master = sys::open_at(AT_FDCWD, "/dev/ptmx", O_RDWR | O_NOCTTY);
+    const int locked = 0;
+    REQUIRE(::ioctl(master.get(), TIOCSPTLCK, &locked) == 0);
+    const unique_fd lent(::ioctl(master.get(), sys::tiocgptpeer, O_RDWR | O_NOCTTY));
+    REQUIRE(lent);
+    // As a user's shell has it: the terminal of a session that is not the payload's.
+    const pid_t owner = ::fork();
+    if (owner == 0) {
+        const bool owns = ::setsid() > 0 && ::ioctl(lent.get(), TIOCSCTTY, 0) == 0;
+        (void)!::write(lent.get(), owns ? "+" : "-", 1);
+        for (;;) ::pause();
+    }
+    const scope_exit end_owner([&] {
+        ::kill(owner, SIGKILL);
+        ::waitpid(owner, nullptr, 0);
+    });
+    char answer = 0;
+    REQUIRE(::read(master.get(), &answer, 1) == 1);
+    REQUIRE(answer == '+');
+    pipe_pair pipe;
+    auto spec = probing(root, "type");
+    spec.process.filter = std::shared_ptr<const seccomp_program>();
+    spec.process.stdio = {lent.get(), pipe.out.get(), pipe.out.get()};
+    scheduler io;
+    io.run(start_and_wait(io, std::move(spec)));
+    char text[64];
+    const auto size = ::read(pipe.in.get(), text, sizeof text);
+    CHECK(std::string(text, size > 0 ? static_cast<std::size_t>(size) : 0) == "EPERM\n");
+}
+
 // --- privileges
+
+TEST_CASE("root inside makes no device nodes, and a terminal is one of the container's devpts") {
+    const spoiled_root root;
+    CHECK(try_start(shell(root,
+                          "for d in /dev/x /tmp/x; do mknod $d c 1 5 2>/dev/null && echo "
+                          "made $d; done; echo end"))
+              .output == "end\n");
+    // One who may put anything at /dev/pts/ptmx gets an error for a terminal there, in time.
+    const std::string object =
+        GENERATE("busybox mkfifo /dev/pts/ptmx", "echo x > /dev/pts/ptmx",
+                 "busybox ln -s /dev/tty /dev/pts/ptmx", "mkdir /dev/pts/ptmx",
+                 "busybox ln -s /proc/self/fd/0 /dev/pts/ptmx", "true");
+    CAPTURE(object);
+    auto spec = shell(root, "");
+    spec.process.capabilities = default_capabilities | capability::sys_admin;
+    spec.process.filter = std::shared_ptr<const seccomp_program>();
+    scheduler io;
+    const auto seen =
+        io.run([](scheduler& loop, container_spec of, std::string make) -> task<std::string> {
+            of.process.args = {"/bin/sleep", "30"};
+            auto box = co_await container::start(loop, std::move(of));
+            const unique_fd null = sys::open_at(AT_FDCWD, "/dev/null", O_RDWR);
+            exec_spec first = command("umount /dev/pts && " + make);
+            first.stdio = {null.get(), null.get(), null.get()};
+            auto prepared = co_await box.exec(std::move(first));
+            auto status = co_await prepared.wait();
+            CHECK(status.code == 0);
+            exec_spec second = command("exit 0");
+            second.terminal = terminal_size{};
+            try {
+                auto process = co_await box.exec(std::move(second));
+            } catch (const start_error& failure) {
+                co_return failure.step();
+            }
+            co_return std::string("started");
+        }(io, std::move(spec), object));
+    CHECK(seen == "session");
+}
 
 TEST_CASE("a set-user-ID program gives nothing under no_new_privs") {
     const spoiled_root root;
