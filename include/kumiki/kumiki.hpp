@@ -64,6 +64,7 @@
 #include <kumiki/container/encode_masks.hpp>
 #include <kumiki/container/encode_mounts.hpp>
 #include <kumiki/container/encode_overlay.hpp>
+#include <kumiki/container/encode_privileges.hpp>
 #include <kumiki/container/encode_process.hpp>
 #include <kumiki/container/encode_root.hpp>
 #include <kumiki/container/encode_user_mounts.hpp>
@@ -152,6 +153,8 @@
 #include <kumiki/rootfs/rootfs.hpp>
 #include <kumiki/rootfs/upper_lock.hpp>
 #include <kumiki/security/capability.hpp>
+#include <kumiki/security/labels.hpp>
+#include <kumiki/security/landlock.hpp>
 #include <kumiki/security/process_status.hpp>
 #include <kumiki/security/rlimits.hpp>
 #include <kumiki/security/seccomp.hpp>

@@ -190,6 +190,62 @@ TEST_CASE("a child that waits goes on with a byte, and gives up without one") {
     }
 }
 
+namespace {
+
+/// Compares a file that holds `content` with `wanted`; yields the errno of the step.
+int verify_text(const std::string& content, const std::string& wanted, bool shared) {
+    const kumiki_test::temporary_directory place;
+    kumiki_test::write_text(place.path() + "/label", content);
+    const unique_fd file = sys::open_at(AT_FDCWD, place.path() + "/label", O_RDONLY);
+    plan made;
+    made.special(step_kind::verify_text, "the label",
+                 {made.keep(file.get()), made.text(wanted), wanted.size()});
+    made.call("exit", SYS_exit_group, {0});
+    const int status = carry_out(made, shared);
+    CHECK(status == (made.report().error == 0 ? 0 : child_failed_status));
+    return made.report().error;
+}
+
+}  // namespace
+
+TEST_CASE("verify_text takes the text alone, or with what the kernel adds to a label") {
+    const bool shared = is_shared();
+    for (const std::string& content :
+         {std::string("web"), std::string("web\n"), std::string("web (enforce)\n"),
+          std::string("web\0", 4), std::string("web\0x", 5)}) {
+        CAPTURE(content);
+        CHECK(verify_text(content, "web", shared) == 0);
+    }
+    for (const std::string& content :
+         {std::string(), std::string("we"), std::string("wet"), std::string("webs"),
+          std::string("web2 (enforce)\n"), std::string("xweb"), std::string("exec web"),
+          std::string("\nweb"), std::string("we\0b", 4), std::string("web,\n")}) {
+        CAPTURE(content);
+        CHECK(verify_text(content, "web", shared) == EBADMSG);
+    }
+}
+
+TEST_CASE("verify_text compares a long text to its end") {
+    const bool shared = is_shared();
+    for (const std::size_t size : {127U, 128U, 129U, 4095U}) {
+        const std::string label(size, 'x');
+        CHECK(verify_text(label + " (kill)\n", label, shared) == 0);
+        CHECK(verify_text(label, label, shared) == 0);
+        CHECK(verify_text(label.substr(1), label, shared) == EBADMSG);
+        CHECK(verify_text(label + "x", label, shared) == EBADMSG);
+        CHECK(verify_text(label.substr(1) + "y", label, shared) == EBADMSG);
+    }
+}
+
+TEST_CASE("verify_text of what cannot be read is the error of the read") {
+    plan made;
+    const unique_fd directory = sys::open_at(AT_FDCWD, "/tmp", O_RDONLY);
+    made.special(step_kind::verify_text, "a directory",
+                 {made.keep(directory.get()), made.text("x"), 1});
+    CHECK(carry_out(made, is_shared()) == child_failed_status);
+    CHECK(made.report().error == EISDIR);
+}
+
 TEST_CASE(
     "exec takes the first candidate that can be executed and tells the error that says most") {
     const kumiki_test::busybox_root root;

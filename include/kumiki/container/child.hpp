@@ -211,6 +211,44 @@ KUMIKI_CHILD_SIDE inline long child_inspect(const char* const* candidates) noexc
     return 0;
 }
 
+/// Adds what is allowed at a path to the ruleset. The kernel refuses rights of directories for what is
+/// none (EINVAL); then it gets those that files have.
+KUMIKI_CHILD_SIDE inline long child_allow_path(long ruleset, const allowed_path* wanted) noexcept {
+    const sys::open_how how{
+        .flags = O_PATH | O_CLOEXEC, .mode = 0, .resolve = sys::resolve_no_magiclinks};
+    const long fd = sys::raw_syscall(sys::nr_openat2, AT_FDCWD, raw_address(wanted->path),
+                                     raw_address(&how), sizeof how);
+    if (fd < 0) return fd;
+    sys::landlock_path_beneath rule;
+    rule.allowed_access = wanted->rights;
+    rule.parent_fd = static_cast<int>(fd);
+    long result = sys::raw_syscall(sys::nr_landlock_add_rule, ruleset,
+                                   sys::landlock_rule_path_beneath, raw_address(&rule), 0);
+    if (result == -EINVAL && wanted->file_rights != 0) {
+        rule.allowed_access = wanted->file_rights;
+        result = sys::raw_syscall(sys::nr_landlock_add_rule, ruleset,
+                                  sys::landlock_rule_path_beneath, raw_address(&rule), 0);
+    }
+    sys::raw_syscall(SYS_close, fd);
+    return result;
+}
+
+/// Compares the start of a file with `length` bytes; behind them must come its end, a NUL, a newline
+/// or a blank.
+KUMIKI_CHILD_SIDE inline long child_verify_text(long fd, const char* wanted, long length) noexcept {
+    char part[128];
+    for (long at = 0;;) {
+        const long got = sys::raw_syscall(SYS_pread64, fd, raw_address(part), sizeof part, at);
+        if (got < 0) return got;
+        if (got == 0) return at == length ? 0 : -EBADMSG;
+        for (long i = 0; i < got; ++i, ++at) {
+            const char c = part[i];
+            if (at == length) return c == '\0' || c == '\n' || c == ' ' ? 0 : -EBADMSG;
+            if (c != wanted[at]) return -EBADMSG;
+        }
+    }
+}
+
 /// execve of each candidate in turn; returns the error that says most. A candidate that exists but
 /// may not be executed outweighs those that are missing, as with execvp(3).
 KUMIKI_CHILD_SIDE inline long child_exec(const exec_candidates* command) noexcept {
@@ -259,6 +297,10 @@ KUMIKI_CHILD_SIDE inline long child_carry_out(const step* s, const long* slots) 
         return child_hand_on(a[0]);
     case step_kind::inspect:
         return child_inspect(reinterpret_cast<const char* const*>(a[0]));
+    case step_kind::allow_path:
+        return child_allow_path(a[0], reinterpret_cast<const allowed_path*>(a[1]));
+    case step_kind::verify_text:
+        return child_verify_text(a[0], reinterpret_cast<const char*>(a[1]), a[2]);
     case step_kind::exec:
         return child_exec(reinterpret_cast<const exec_candidates*>(a[0]));
     }

@@ -258,6 +258,7 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
     mounts.proc();
     // Now, while nothing of the image or the caller can lie over its files (CVE-2025-52881).
     process.oom_score(mounts.proc_mount());
+    process.labels(mounts.proc_mount());
     detail::encode_clocks(to, spec, mounts.proc_mount());
     if (in.receives_netns) {
         to.begin(phase::netns);
@@ -294,6 +295,7 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
     to.begin(phase::limits);
     process.working_directory(AT_FDCWD);  // it is "/" from the pivot on
     process.process_limits();
+    process.landlock();
     to.begin(phase::network);
     if (has(kinds, namespace_kind::net)) detail::encode_loopback(to);
     process.barrier(in.control, spec.start_limit);

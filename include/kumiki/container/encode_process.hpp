@@ -1,12 +1,7 @@
-// The process as steps: session and terminal, standard descriptors, limits, the barrier, identity,
-// privileges, the filter, the command.
-//
-// The order of the privileges is the one that cannot be tricked: bounding set while CAP_SETPCAP is
-// there, then groups before the user, then the capability sets, then no_new_privs, then the filter,
-// which needs no_new_privs or CAP_SYS_ADMIN.
+// The process as steps: session and terminal, standard descriptors, limits, the barrier, identity
+// with its privileges (encode_privileges.hpp), the command.
 #pragma once
 
-#include <linux/seccomp.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -19,12 +14,11 @@
 #include <vector>
 
 #include <kumiki/container/encode_attributes.hpp>
+#include <kumiki/container/encode_privileges.hpp>
 #include <kumiki/container/named_user.hpp>
 #include <kumiki/container/plan.hpp>
 #include <kumiki/container/process_spec.hpp>
-#include <kumiki/security/capability.hpp>
 #include <kumiki/security/rlimits.hpp>
-#include <kumiki/security/seccomp.hpp>
 
 namespace kumiki::inline v0::detail {
 
@@ -32,16 +26,15 @@ namespace kumiki::inline v0::detail {
 class process_encoder {
   public:
     process_encoder(plan& to, const process_spec& process)
-        : plan_(to), process_(process),
-          program_(process.filter ? *process.filter
-                                  : default_seccomp_profile(process.capabilities)) {}
+        : plan_(to), process_(process), privileges_(to, process) {}
 
     /// A user known by name is asked for, once all mounts are in their places.
     const std::optional<named_user>& look_up_user(operand root, int control) {
         if (!process_.named_user) return named_;
         plan_.begin(phase::session);
         named_.emplace(named_user{.request = *process_.named_user,
-                                  .capabilities = process_.capabilities,
+                                  .of_root = process_.capabilities_of(0),
+                                  .of_others = process_.capabilities_of(1),
                                   .shared = plan_.shared_object<late_identity>(),
                                   .user = plan_.new_slot(),
                                   .group = plan_.new_slot(),
@@ -105,6 +98,9 @@ class process_encoder {
         plan_.call(shown, SYS_write, {fd, plan_.text(value), value.size()});
     }
 
+    /// Labels for the execve, through a procfs that no image has had a hand in.
+    void labels(operand proc) { privileges_.labels(proc); }
+
     /// Nothing of the host is left open from here on but `control`.
     void close_all_but(int control) {
         const int* kept = plan_.array(&control, 1);
@@ -138,6 +134,9 @@ class process_encoder {
         encode_scheduling(plan_, process_);
     }
 
+    /// Opens the paths of Landlock's rules, below the process's root.
+    void landlock() { privileges_.make_landlock(); }
+
     /// Waits until the supervisor says that everything outside is in force.
     void barrier(int control, std::chrono::milliseconds limit) {
         plan_.special(step_kind::await_byte, "the supervisor's go", {control, limit.count()});
@@ -153,9 +152,8 @@ class process_encoder {
         plan_.special(step_kind::inspect, plan_.text(process_.args.front()),
                       {plan_.strings(candidates)});
         const process_user& user = process_.user;
-        static const unsigned last = last_capability();
-        for (const std::uint8_t drop : bounding_drops(process_.capabilities, last))
-            plan_.call(capability_text(drop), SYS_prctl, {PR_CAPBSET_DROP, drop, 0, 0, 0});
+        privileges_.bound();
+        privileges_.keep(named_);
         std::vector<std::uint32_t> groups;
         for (const group_id& group : user.groups) groups.push_back(group.value());
         const operand gid = named_ ? operand(named_->group) : operand(user.group.value());
@@ -172,16 +170,7 @@ class process_encoder {
                        {groups.size(), plan_.array(groups.data(), groups.size())});
         plan_.call("the group", SYS_setresgid, {gid, gid, gid});
         plan_.call("the user", SYS_setresuid, {uid, uid, uid});
-        // The kernel has emptied the sets of a user that is not root; inheritable is emptied here.
-        const capability_set held =
-            user.user.value() == 0 ? process_.capabilities : capability_set{};
-        const capset_payload* caps =
-            named_
-                ? &named_->shared->capabilities
-                : plan_.object(make_capset(
-                      {.bounding = process_.capabilities, .effective = held, .permitted = held}));
-        if (!process_.no_new_privs) filter();
-        plan_.call("the capabilities", SYS_capset, {&caps->head, caps->data.data()});
+        privileges_.capabilities(named_);
         if (process_.death_signal != 0) {
             plan_.call("the parent-death signal", SYS_prctl,
                        {PR_SET_PDEATHSIG, process_.death_signal, 0, 0, 0});
@@ -189,10 +178,7 @@ class process_encoder {
             plan_.call("the supervisor", SYS_sendto,
                        {control, plan_.text("a"), 1, int{MSG_NOSIGNAL}, 0, 0});
         }
-        if (process_.no_new_privs) {
-            plan_.call("no_new_privs", SYS_prctl, {PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0});
-            filter();
-        }
+        privileges_.no_new_privileges();
     }
 
     /// Signals back to what a program expects, and the command.
@@ -218,20 +204,6 @@ class process_encoder {
     struct kernel_sigaction {
         std::uint64_t words[4] = {};
     };
-
-    const char* capability_text(std::uint8_t number) {
-        return plan_.text("bounding set without capability " + std::to_string(number));
-    }
-
-    void filter() {
-        if (!program_) return;
-        plan_.begin(phase::seccomp);
-        const auto code = program_->instructions();
-        const sock_fprog program{static_cast<unsigned short>(code.size()),
-                                 plan_.array(code.data(), code.size())};
-        plan_.call("the system call filter", SYS_seccomp,
-                   {SECCOMP_SET_MODE_FILTER, 0, plan_.object(program)});
-    }
 
     void place(std::array<int, 3> stdio) {
         for (int target = 0; target < 3; ++target)
@@ -279,7 +251,7 @@ class process_encoder {
     plan& plan_;
     const process_spec& process_;
     std::optional<named_user> named_;
-    std::shared_ptr<const seccomp_program> program_;
+    privileges_encoder privileges_;
 };
 
 }  // namespace kumiki::inline v0::detail

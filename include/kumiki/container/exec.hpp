@@ -39,11 +39,13 @@ inline encoded_plan encode_exec(const process_spec& spec, const container_parts&
     to.begin(phase::descriptors);
     to.call("its memory", SYS_prctl, {PR_SET_DUMPABLE, 0, 0, 0, 0});
     encode_keyring(to, spec);
-    if (spec.oom_score_adj) {  // through the host's procfs: the container's may be anything
+    if (spec.oom_score_adj || !spec.apparmor_profile.empty() || !spec.selinux_label.empty()) {
+        // Through the host's procfs: the container's may be anything.
         const slot proc = to.new_slot();
         to.call("/proc", SYS_openat, {AT_FDCWD, to.text("/proc"), O_PATH | O_DIRECTORY | O_CLOEXEC})
             .into(proc);
         process.oom_score(proc);
+        process.labels(proc);
     }
     to.begin(phase::enter);
     // The pid namespace is that of its birth, for which an ordinary user has no right. Time and user only where they are others: a process
@@ -73,6 +75,7 @@ inline encoded_plan encode_exec(const process_spec& spec, const container_parts&
     process.working_directory(root);
     process.close_all_but(control);
     process.process_limits();
+    process.landlock();
     process.barrier(control, of.start_limit);
     const std::vector<std::string> candidates = spec.candidates();
     process.identity(control, candidates, of.caller.sets_groups);

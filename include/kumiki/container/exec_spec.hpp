@@ -1,5 +1,6 @@
 // A further process of a running container, as its user describes it. What is not given is the
-// container's own: environment, user, limits, capabilities, the system call filter.
+// container's own: environment, user, limits, capabilities, the system call filter, Landlock's rules,
+// labels.
 #pragma once
 
 #include <array>
@@ -28,6 +29,8 @@ struct exec_spec {
     std::optional<terminal_size> terminal{};
     /// A part of the container's; unset: all of them.
     std::optional<capability_set> capabilities{};
+    /// Those of them that any user has from the start; unset: the container's.
+    std::optional<capability_set> ambient{};
 
     /// The whole description, `of` being the container's first process.
     /// Errors: invalid_input, also for a capability that the container does not have.
@@ -48,7 +51,10 @@ struct exec_spec {
             // The filter stays the container's: it is never wider than the first process's.
             if (!of.filter) of.filter = default_seccomp_profile(of.capabilities);
             of.capabilities = *capabilities;
+            of.ambient &= *capabilities;
+            of.inheritable &= *capabilities;
         }
+        if (ambient) of.ambient = *ambient;
         of.validate();
         return of;
     }

@@ -28,13 +28,21 @@ namespace kumiki::inline v0::detail {
 /// What the child takes from shared memory because nobody knew it when the plan was made.
 struct late_identity {
     capset_payload capabilities;
+    capset_payload restricting;  ///< while Landlock and the filter take CAP_SYS_ADMIN
     std::uint32_t groups[most_groups];
 };
+
+/// What a process that comes to `sets` has while it still needs CAP_SYS_ADMIN.
+inline process_capabilities restricting_capabilities(const process_capabilities& sets) {
+    const capability_set held = sets.permitted | sets.inheritable | capability::sys_admin;
+    return {.bounding = sets.bounding, .effective = held, .permitted = held};
+}
 
 /// The plan's side of a user who is known by name.
 struct named_user {
     user_request request;
-    capability_set capabilities{};  ///< what root would have, and the most for anybody
+    process_capabilities of_root{};
+    process_capabilities of_others{};
     late_identity* shared = nullptr;
     slot user{};
     slot group{};
@@ -72,10 +80,9 @@ class user_lookup {
         const resolved_user found = resolve_user(wanted_.request, text_of(passwd_, "/etc/passwd"),
                                                  text_of(group_, "/etc/group"));
         late_identity& to = *wanted_.shared;
-        const capability_set held =
-            found.ids.user.value() == 0 ? wanted_.capabilities : capability_set{};
-        to.capabilities =
-            make_capset({.bounding = wanted_.capabilities, .effective = held, .permitted = held});
+        const auto& sets = found.ids.user.value() == 0 ? wanted_.of_root : wanted_.of_others;
+        to.capabilities = make_capset(sets);
+        to.restricting = make_capset(restricting_capabilities(sets));
         std::size_t count = 0;
         for (const group_id& each : found.ids.groups) to.groups[count++] = each.value();
         const auto put = [&](slot where, std::uint32_t value) {

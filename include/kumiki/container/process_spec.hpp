@@ -14,6 +14,8 @@
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/text.hpp>
 #include <kumiki/security/capability.hpp>
+#include <kumiki/security/labels.hpp>
+#include <kumiki/security/landlock.hpp>
 #include <kumiki/security/rlimits.hpp>
 #include <kumiki/security/seccomp_profile.hpp>
 #include <kumiki/security/user.hpp>
@@ -49,9 +51,18 @@ struct process_spec {
     std::optional<terminal_size> terminal{};
     /// What root has, and the most that any process of the container can ever have.
     capability_set capabilities = default_capabilities;
+    /// Those of them that any user has from the start, and keeps across an execve: the way to give a
+    /// user that is not root a right. They are inheritable as well.
+    capability_set ambient{};
+    /// Those of them that a file's own inheritable set gives (capabilities(7)): rarely wanted.
+    capability_set inheritable{};
     bool no_new_privs = true;  ///< set-user-id programs and file capabilities give nothing
     /// The system call filter: unset, the default profile for `capabilities`; null, none.
     std::optional<std::shared_ptr<const seccomp_program>> filter{};
+    /// Files, ports and processes that it is denied; paths are those of the container.
+    std::optional<landlock_rules> landlock{};
+    std::string apparmor_profile{};  ///< a loaded profile's name; empty: what the kernel chooses
+    std::string selinux_label{};  ///< "user:role:type:range"; empty: what the policy chooses
     std::vector<resource_limit> rlimits{default_resource_limits.begin(),
                                         default_resource_limits.end()};
     std::optional<int> oom_score_adj{};  ///< -1000 to 1000; unset: inherited
@@ -64,7 +75,18 @@ struct process_spec {
     bool session_keyring = true;
     int death_signal = SIGKILL;  ///< sent to the container when the supervisor dies; 0: none
 
-    /// Refuses what the kernel or the container could not take. Errors: invalid_input.
+    /// The sets that a process of `who` gets.
+    process_capabilities capabilities_of(user_id who) const {
+        const capability_set held = who.value() == 0 ? capabilities : ambient;
+        return {.bounding = capabilities,
+                .effective = held,
+                .permitted = held,
+                .inheritable = inheritable | ambient,
+                .ambient = ambient};
+    }
+
+    /// Refuses what the kernel or the container could not take. Errors: invalid_input; unsupported
+    /// for Landlock's rules or a label that this kernel would not enforce.
     void validate() const {
         if (args.empty() || args.front().empty())
             throw invalid_input("command", "", "There must be one.");
@@ -103,6 +125,7 @@ struct process_spec {
             if (each >= most_processors)
                 throw invalid_input("processor", std::to_string(each),
                                     "Their numbers are from 0 to 8191.");
+        validate_privileges();
     }
 
     /// The paths at which the command is looked for, in their order.
@@ -117,6 +140,17 @@ struct process_spec {
             if (directory.starts_with('/'))  // a relative one would depend on the working directory
                 found.push_back(std::string(directory) + "/" + command);
         return found;
+    }
+
+  private:
+    void validate_privileges() const {
+        const capability_set beyond = (ambient | inheritable) - capabilities;
+        if (!beyond.empty())
+            throw invalid_input("capability set", to_string(beyond),
+                                "It is ambient or inheritable but not among the capabilities.");
+        if (landlock) (void)prepare_landlock(*landlock, landlock_abi());
+        if (!apparmor_profile.empty()) require_label(label_kind::apparmor, apparmor_profile);
+        if (!selinux_label.empty()) require_label(label_kind::selinux, selinux_label);
     }
 };
 

@@ -42,7 +42,9 @@ inline std::string remedy_of(phase in, int code, const std::string& object) {
         if (code == ENOENT)
             return "The command, or the interpreter or loader that it names, is not in the root "
                    "filesystem.";
-        if (code == EACCES) return "It is not executable for the container's user.";
+        if (code == EACCES)
+            return "It is not executable for the container's user, or Landlock's rules do not "
+                   "allow to execute it, its interpreter or its loader.";
         if (code == ENOEXEC)
             return "It is not a program of this machine, and names no interpreter.";
     }
@@ -51,6 +53,20 @@ inline std::string remedy_of(phase in, int code, const std::string& object) {
     if (in == phase::identity && code == ELOOP)
         return "The command, or the interpreter that it names, is a link of /proc: that can be the "
                "program which starts the container, and is not executed.";
+    if (in == phase::landlock) {
+        if (code == ENOENT || code == ENOTDIR)
+            return "The path does not exist in the root filesystem.";
+        if (code == EINVAL) return "It is no directory, and only directories have these rights.";
+    }
+    if (in == phase::identity && code == E2BIG)
+        return "The kernel takes at most 16 sets of Landlock's rules on top of each other.";
+    if (code == EBADMSG)
+        return "The kernel shows another label than the one that was written: the process would "
+               "not be confined as it should be.";
+    if (object.starts_with("AppArmor label") && code == ENOENT)
+        return "No profile of this name is loaded (apparmor_parser(8)).";
+    if (object.starts_with("SELinux label") && code == EINVAL)
+        return "The loaded policy knows no such context.";
     if (in == phase::network && code == ETIMEDOUT) return "The supervisor did not finish in time.";
     if (in == phase::limits && code == ENOENT && object.starts_with('/'))
         return "The working directory does not exist in the root filesystem.";

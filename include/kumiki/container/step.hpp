@@ -31,6 +31,7 @@ enum class phase : std::uint8_t {
     session,  ///< session, terminal, standard descriptors
     pivot,  ///< pivot_root, the old root gone, all descriptors of the host closed
     limits,  ///< working directory, rlimits, umask
+    landlock,  ///< the rules that the process is to be restricted by
     network,  ///< the barrier: the supervisor says that network and policy are in force
     identity,  ///< the command is looked at; user, groups, capabilities, no_new_privs
     seccomp,  ///< the system call filter
@@ -41,9 +42,9 @@ inline constexpr std::size_t phase_count = static_cast<std::size_t>(phase::exec)
 /// The name of a phase, as errors and timelines spell it.
 constexpr const char* name_of(phase p) noexcept {
     constexpr const char* names[phase_count] = {
-        "descriptors", "user",   "enter",   "cgroup",   "hostname", "root",  "proc",
-        "netns",       "sys",    "sysctl",  "dev",      "mounts",   "masks", "session",
-        "pivot",       "limits", "network", "identity", "seccomp",  "exec"};
+        "descriptors", "user",   "enter",    "cgroup",  "hostname", "root",    "proc",
+        "netns",       "sys",    "sysctl",   "dev",     "mounts",   "masks",   "session",
+        "pivot",       "limits", "landlock", "network", "identity", "seccomp", "exec"};
     return names[static_cast<std::size_t>(p)];
 }
 
@@ -57,6 +58,8 @@ enum class step_kind : std::uint8_t {
     send_slot,  ///< hand a descriptor to the supervisor (SCM_RIGHTS)
     hand_on,  ///< a further child of the supervisor goes on from here, and this one ends
     inspect,  ///< see that no candidate for the execve is reached over a magic link
+    allow_path,  ///< open a path and add what Landlock allows there to a ruleset
+    verify_text,  ///< read a file and compare: EBADMSG when it begins with something else
     exec,  ///< execve of the first candidate that can be executed
 };
 
@@ -82,6 +85,13 @@ struct path_walk {
     bool directory = true;  ///< make the last component a directory, or an empty file
     bool follow = false;  ///< symbolic links lead on, inside the root; else they fail
     bool optional = false;  ///< what may not be made is EROFS, whether or not the root is read-only
+};
+
+/// A path and the rights that Landlock's rules give there.
+struct allowed_path {
+    const char* path = nullptr;  ///< absolute, in the root of the process
+    std::uint64_t rights = 0;
+    std::uint64_t file_rights = 0;  ///< those of them that what is no directory has
 };
 
 /// Arguments of an execve that looks for its command.

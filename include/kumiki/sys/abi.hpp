@@ -19,6 +19,9 @@ inline constexpr long nr_clone3 = 435;  // 5.3
 inline constexpr long nr_close_range = 436;  // 5.9
 inline constexpr long nr_openat2 = 437;  // 5.6
 inline constexpr long nr_mount_setattr = 442;  // 5.12
+inline constexpr long nr_landlock_create_ruleset = 444;  // 5.13
+inline constexpr long nr_landlock_add_rule = 445;  // 5.13
+inline constexpr long nr_landlock_restrict_self = 446;  // 5.13
 
 // clone3(2), linux/sched.h
 inline constexpr std::uint64_t clone_vm = 0x100;
@@ -105,6 +108,31 @@ struct clone_arguments {
     std::uint64_t set_tid = 0;
     std::uint64_t set_tid_size = 0;
     std::uint64_t cgroup = 0;  ///< descriptor of a cgroup directory
+};
+
+// landlock(7), linux/landlock.h; the rights are landlock.hpp's enumerations
+inline constexpr unsigned landlock_create_ruleset_version = 0x1;
+inline constexpr int landlock_rule_path_beneath = 1;
+inline constexpr int landlock_rule_net_port = 2;  // ABI 4: 6.7
+
+/// The argument of landlock_create_ruleset(2) as far as ABI 6 defines it; an older kernel takes it
+/// where what it does not know is zero.
+struct landlock_ruleset {
+    std::uint64_t handled_access_fs = 0;
+    std::uint64_t handled_access_net = 0;  ///< ABI 4: 6.7
+    std::uint64_t scoped = 0;  ///< ABI 6: 6.12
+};
+
+/// The argument of landlock_add_rule(2) for a path.
+struct __attribute__((packed)) landlock_path_beneath {
+    std::uint64_t allowed_access;
+    std::int32_t parent_fd;
+};
+
+/// The argument of landlock_add_rule(2) for a port.
+struct landlock_net_port {
+    std::uint64_t allowed_access = 0;
+    std::uint64_t port = 0;
 };
 
 // ioctls and filesystem magics
