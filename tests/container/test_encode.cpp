@@ -178,6 +178,66 @@ TEST_CASE("without no_new_privs the filter comes before the capabilities go") {
     CHECK_FALSE(contains(none, "seccomp: seccomp"));
 }
 
+TEST_CASE("Landlock's rules are made behind the pivot and taken on before the filter") {
+    if (landlock_abi() < 1) KUMIKI_SKIP("this kernel has no Landlock");
+    const bool no_new_privs = GENERATE(true, false);
+    const auto text = text_of([&](container_spec& spec) {
+        spec.process.no_new_privs = no_new_privs;
+        spec.process.landlock =
+            landlock_rules{.paths = {{"/bin"}, {"/etc"}}, .support = landlock_support::best_effort};
+    });
+    CHECK(
+        in_order(text, {"pivot_root", "pivot: close_range", "limits: umask",
+                        "landlock: landlock_create_ruleset(&, 24) -> $", "landlock: openat2($",
+                        "# /bin", "landlock: openat2($", "# /etc", "network: ppoll", "setresuid"}));
+    if (no_new_privs)
+        CHECK(in_order(text, {"capset", "no_new_privs", "landlock_restrict_self($",
+                              "seccomp: seccomp", "execve"}));
+    else
+        CHECK(in_order(text, {"setresuid", "landlock_restrict_self($", "seccomp: seccomp", "capset",
+                              "execve"}));
+    CHECK_FALSE(contains(text_of(unchanged), "landlock"));
+    const auto nothing = text_of([](container_spec& spec) {
+        spec.process.landlock = landlock_rules{.handled = landlock_access::none};
+    });
+    CHECK_FALSE(contains(nothing, "landlock"));
+}
+
+TEST_CASE("capabilities are kept through the change of ids only for a user who is to have some") {
+    const auto of = [](auto change) { return text_of([&](auto& spec) { change(spec.process); }); };
+    const char* keep = "the capabilities to keep";
+    CHECK_FALSE(contains(of([](process_spec&) {}), keep));
+    CHECK_FALSE(contains(of([](process_spec& p) { p.user = {1000, 1000}; }), keep));
+    CHECK_FALSE(contains(of([](process_spec& p) { p.ambient = capability::chown; }), keep));
+    const auto ambient = of([](process_spec& p) {
+        p.user = {1000, 1000};
+        p.ambient = {capability::chown, capability::kill};
+    });
+    CHECK(in_order(ambient, {"bounding set without", keep, "setgroups", "setresgid", "setresuid",
+                             "capset", "# ambient CAP_CHOWN", "# ambient CAP_KILL",
+                             "the parent-death signal", "no_new_privs", "seccomp: seccomp"}));
+    const auto early = of([](process_spec& p) {
+        p.user = {1000, 1000};
+        p.no_new_privs = false;
+    });
+    CHECK(in_order(early, {keep, "setresuid", "capset", "seccomp: seccomp", "capset", "execve"}));
+}
+
+TEST_CASE("a label is written through the plan's own procfs, read back, and before the pivot") {
+    const container_spec spec = good();
+    process_spec labelled = spec.process;
+    labelled.selinux_label = "a:b:c";
+    plan made;
+    const slot proc = made.new_slot();
+    detail::privileges_encoder(made, labelled).labels(proc);
+    CHECK(in_order(to_string(made),
+                   {"openat2($0, \"thread-self/attr/exec\", &, 24) -> $1",
+                    "write($1, \"a:b:c\", 5)", "pread64($1, \"a:b:c\", 5)", "close($1)"}));
+    // encode() does not look at the kernel: that is validate()'s.
+    const auto text = text_of([](container_spec& s) { s.process.selinux_label = "a:b:c"; });
+    CHECK(in_order(text, {"proc on /proc", "setsid", "# SELinux label a:b:c", "pivot_root"}));
+}
+
 TEST_CASE("a read-only root is made so before the pivot, after everything is in its place") {
     const auto text = text_of(
         [](container_spec& spec) { spec.rootfs = rootfs::overlay(place().path()).read_only(); });

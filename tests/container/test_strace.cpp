@@ -41,7 +41,8 @@ struct written_step {
     step is{};
     std::string name;
     std::vector<std::string> texts;  ///< of exec: candidates; of make_path: the path
-    std::vector<long> numbers;  ///< of close_others: what is kept; of make_path: is a directory
+    std::vector<long> numbers;  ///< of close_others: what is kept; of make_path: is a directory;
+        ///< of allow_path: the rights of files
 };
 
 void write_plan(child_program& program, void* context) {
@@ -64,6 +65,8 @@ void write_plan(child_program& program, void* context) {
             const auto* path = reinterpret_cast<const char* const*>(s.arguments[0]);
             for (; *path != nullptr; ++path) out << " |" << *path;
         }
+        if (s.kind == step_kind::allow_path)
+            out << ' ' << reinterpret_cast<const allowed_path*>(s.arguments[1])->file_rights;
         if (s.kind == step_kind::exec) {
             const auto* command = reinterpret_cast<const exec_candidates*>(s.arguments[0]);
             for (const char* const* path = command->paths; *path != nullptr; ++path)
@@ -222,6 +225,10 @@ class witness {
             return next("clone", SYS_clone, {anything, 0, a[0], 0, 0});
         case step_kind::inspect:
             return inspect(s.texts.size());
+        case step_kind::allow_path:
+            return allow_path(*a[0], s.numbers.at(0) != 0);
+        case step_kind::verify_text:
+            return next("pread64", SYS_pread64, {a[0]}) < 0 ? -1 : 0;
         case step_kind::exec:
             return exec(s.texts);
         }
@@ -275,6 +282,17 @@ class witness {
             next("close", SYS_close, {fd});
         }
         return 0;
+    }
+
+    long allow_path(long ruleset, bool has_file_rights) {
+        const long fd = next("openat2", 437, {long{AT_FDCWD}, anything, anything});
+        if (fd < 0) return fd;
+        const std::vector<wanted> arguments{ruleset, 1, anything, 0};
+        long result = next("landlock_add_rule", 445, arguments);
+        if (result == -EINVAL && has_file_rights)
+            result = next("landlock_add_rule", 445, arguments);
+        next("close", SYS_close, {fd});
+        return result;
     }
 
     long exec(const std::vector<std::string>& candidates) {
@@ -332,6 +350,12 @@ container_spec traced_spec(const kumiki_test::busybox_root& root, const std::str
         spec.time_namespace = clock_offsets{.monotonic = std::chrono::seconds(1000)};
         spec.process.terminal = terminal_size{};
         spec.process.oom_score_adj = 500;
+        spec.process.user = {1000, 1000};
+        spec.process.ambient = capability::net_bind_service;
+        spec.process.landlock = landlock_rules{
+            .paths = {{"/bin", landlock_access::read | landlock_access::execute},
+                      {"/etc/passwd", landlock_access::read}},  // no directory: asked twice
+            .support = landlock_support::best_effort};
         spec.mounts = {tmpfs_mount{.target = "/run/made/on/the/way"},
                        bind_mount{.source = "/etc/passwd", .target = "/run/file"}};
     }

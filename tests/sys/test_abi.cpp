@@ -1,5 +1,6 @@
 // The numbers of abi.hpp against the headers of this host, as far as these know them.
 #include <fcntl.h>
+#include <linux/landlock.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
 #include <linux/sched.h>
@@ -27,6 +28,9 @@ TEST_CASE("the numbers of the system calls are the kernel's") {
     CHECK(sys::nr_close_range == SYS_close_range);
     CHECK(sys::nr_openat2 == SYS_openat2);
     CHECK(sys::nr_mount_setattr == SYS_mount_setattr);
+    CHECK(sys::nr_landlock_create_ruleset == SYS_landlock_create_ruleset);
+    CHECK(sys::nr_landlock_add_rule == SYS_landlock_add_rule);
+    CHECK(sys::nr_landlock_restrict_self == SYS_landlock_restrict_self);
 }
 
 TEST_CASE("the flags of clone3 and openat2 are the kernel's") {
@@ -100,4 +104,14 @@ TEST_CASE("the magic numbers are the kernel's") {
     CHECK(sys::tmpfs_magic == TMPFS_MAGIC);
     CHECK(sys::overlayfs_super_magic == OVERLAYFS_SUPER_MAGIC);
     CHECK(sys::nsfs_magic == NSFS_MAGIC);
+}
+
+TEST_CASE("the arguments of Landlock's calls are the kernel's") {
+    CHECK(sys::landlock_create_ruleset_version == LANDLOCK_CREATE_RULESET_VERSION);
+    CHECK(sys::landlock_rule_path_beneath == LANDLOCK_RULE_PATH_BENEATH);
+    CHECK(sizeof(sys::landlock_path_beneath) == sizeof(landlock_path_beneath_attr));
+    CHECK(offsetof(sys::landlock_path_beneath, parent_fd) ==
+          offsetof(landlock_path_beneath_attr, parent_fd));
+    CHECK(offsetof(sys::landlock_ruleset, handled_access_fs) ==
+          offsetof(landlock_ruleset_attr, handled_access_fs));
 }
