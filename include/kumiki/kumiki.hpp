@@ -61,6 +61,7 @@
 #include <kumiki/container/container.hpp>
 #include <kumiki/container/encode.hpp>
 #include <kumiki/container/encode_attributes.hpp>
+#include <kumiki/container/encode_filter.hpp>
 #include <kumiki/container/encode_masks.hpp>
 #include <kumiki/container/encode_mounts.hpp>
 #include <kumiki/container/encode_overlay.hpp>
@@ -86,6 +87,7 @@
 #include <kumiki/container/rootless.hpp>
 #include <kumiki/container/spawner.hpp>
 #include <kumiki/container/spec.hpp>
+#include <kumiki/container/start_calls.hpp>
 #include <kumiki/container/start_error.hpp>
 #include <kumiki/container/step.hpp>
 #include <kumiki/container/sysctl.hpp>
@@ -158,7 +160,10 @@
 #include <kumiki/security/process_status.hpp>
 #include <kumiki/security/rlimits.hpp>
 #include <kumiki/security/seccomp.hpp>
+#include <kumiki/security/seccomp_call.hpp>
 #include <kumiki/security/seccomp_compiler.hpp>
+#include <kumiki/security/seccomp_listener.hpp>
+#include <kumiki/security/seccomp_notify.hpp>
 #include <kumiki/security/seccomp_profile.hpp>
 #include <kumiki/security/seccomp_rule.hpp>
 #include <kumiki/security/syscall_table.hpp>

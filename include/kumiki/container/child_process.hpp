@@ -96,6 +96,12 @@ class child_process {
     int clone_error() const noexcept { return job_.error; }
     const plan& steps() const noexcept { return program_.plan; }
     const std::optional<named_user>& user() const noexcept { return program_.named_user; }
+    /// The number of the filter's listener in the child, when it is to be fetched from there.
+    std::optional<int> listener() const noexcept {
+        if (!program_.fetched_listener) return std::nullopt;
+        const auto at = static_cast<std::size_t>(*program_.fetched_listener);
+        return static_cast<int>(report().slots[at]);
+    }
     child_report& report() noexcept { return program_.plan.report(); }
     const child_report& report() const noexcept { return program_.plan.report(); }
 

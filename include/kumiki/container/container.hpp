@@ -86,6 +86,11 @@ class container {
     }
     /// The other end of its terminal, to be read and written; -1 without one.
     int terminal() const noexcept { return parts_->terminal.get(); }
+    /// The system calls that its filter asks about (seccomp_action::notify()), up to the end of its
+    /// first process; null without such rules. They wait until somebody takes them here. What the
+    /// start itself called behind the filter, the execve of the command included, was let through.
+    /// Lifetime: the listener is the container's.
+    seccomp_listener* seccomp_calls() noexcept { return parts_->calls.get(); }
     /// Tells the terminal a new size; the foreground processes get SIGWINCH.
     void resize(terminal_size size) const {
         const winsize wanted{

@@ -41,16 +41,17 @@ struct encoded_plan {
     std::vector<unique_fd> claims{};
     child_program* program = nullptr;
     std::optional<detail::named_user> named_user{};
+    std::optional<slot> fetched_listener{};  ///< where the supervisor finds the filter's listener
 };
 
 /// What the surroundings of a start know and the description does not.
 struct encode_inputs {
-    int control = -1;                            ///< the child's end of the control socket
+    int control = -1;  ///< the child's end of the control socket
     std::string hostname{};
-    std::vector<detail::made_file> files{};      ///< /etc/hosts and its like
-    bool receives_netns = false;                 ///< the network namespace is sent to the child
-    bool awaits_maps = false;                    ///< the supervisor writes the id maps
-    bool has_group = true;                       ///< a control group of its own
+    std::vector<detail::made_file> files{};  ///< /etc/hosts and its like
+    bool receives_netns = false;  ///< the network namespace is sent to the child
+    bool awaits_maps = false;  ///< the supervisor writes the id maps
+    bool has_group = true;  ///< a control group of its own
     detail::start_privileges caller{};
 };
 
@@ -301,6 +302,7 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
     process.barrier(in.control, spec.start_limit);
     const std::vector<std::string> candidates = spec.process.candidates();
     process.identity(in.control, candidates, in.caller.sets_groups);
+    out.fetched_listener = process.fetched_listener();
     process.exec(candidates);
     out.program = to.finish();
     return out;

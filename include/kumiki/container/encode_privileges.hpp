@@ -8,21 +8,19 @@
 #pragma once
 
 #include <fcntl.h>
-#include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-#include <memory>
 #include <optional>
 #include <string>
 
+#include <kumiki/container/encode_filter.hpp>
 #include <kumiki/container/named_user.hpp>
 #include <kumiki/container/plan.hpp>
 #include <kumiki/container/process_spec.hpp>
 #include <kumiki/security/capability.hpp>
 #include <kumiki/security/labels.hpp>
 #include <kumiki/security/landlock.hpp>
-#include <kumiki/security/seccomp.hpp>
 
 namespace kumiki::inline v0::detail {
 
@@ -31,8 +29,11 @@ class privileges_encoder {
   public:
     privileges_encoder(plan& to, const process_spec& process)
         : plan_(to), process_(process),
-          program_(process.filter ? *process.filter
-                                  : default_seccomp_profile(process.capabilities)) {}
+          filter_(to, process.filter ? *process.filter
+                                     : default_seccomp_profile(process.capabilities)) {}
+
+    filter_encoder& filter() noexcept { return filter_; }
+    const filter_encoder& filter() const noexcept { return filter_; }
 
     /// Labels for the execve, through a procfs that no image has had a hand in: what `proc` names is
     /// crossed to no other mount and by no magic link. What the kernel then shows must be the label.
@@ -81,7 +82,7 @@ class privileges_encoder {
     void keep(const std::optional<named_user>& named) {
         const bool root = !named && process_.user.user.value() == 0;
         const capability_set asked_for = process_.ambient | process_.inheritable;
-        restricts_early_ = !process_.no_new_privs && (program_ || ruleset_);
+        restricts_early_ = !process_.no_new_privs && (filter_ || ruleset_);
         keeps_ = !root && (restricts_early_ || !asked_for.empty());
         if (keeps_)
             plan_.call("the capabilities to keep", SYS_prctl, {PR_SET_KEEPCAPS, 1, 0, 0, 0});
@@ -137,18 +138,12 @@ class privileges_encoder {
     void restrict_for_good() {
         if (ruleset_)
             plan_.call("the Landlock rules", sys::nr_landlock_restrict_self, {*ruleset_, 0});
-        if (!program_) return;
-        plan_.begin(phase::seccomp);
-        const auto code = program_->instructions();
-        const sock_fprog program{static_cast<unsigned short>(code.size()),
-                                 plan_.array(code.data(), code.size())};
-        plan_.call("the system call filter", SYS_seccomp,
-                   {SECCOMP_SET_MODE_FILTER, 0, plan_.object(program)});
+        filter_.install();
     }
 
     plan& plan_;
     const process_spec& process_;
-    std::shared_ptr<const seccomp_program> program_;
+    filter_encoder filter_;
     std::optional<slot> ruleset_;
     bool restricts_early_ = false;
     bool keeps_ = false;

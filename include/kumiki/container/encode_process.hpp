@@ -139,6 +139,7 @@ class process_encoder {
 
     /// Waits until the supervisor says that everything outside is in force.
     void barrier(int control, std::chrono::milliseconds limit) {
+        privileges_.filter().speak_over(control, limit);
         plan_.special(step_kind::await_byte, "the supervisor's go", {control, limit.count()});
         // Another byte of the same kind: whichever comes first, both are there after the second.
         if (named_)
@@ -179,6 +180,10 @@ class process_encoder {
                        {control, plan_.text("a"), 1, int{MSG_NOSIGNAL}, 0, 0});
         }
         privileges_.no_new_privileges();
+    }
+    /// Where the filter's listener is, when the supervisor is to fetch it.
+    const std::optional<slot>& fetched_listener() const noexcept {
+        return privileges_.filter().fetched_listener();
     }
 
     /// Signals back to what a program expects, and the command.

@@ -79,6 +79,7 @@ inline encoded_plan encode_exec(const process_spec& spec, const container_parts&
     process.barrier(control, of.start_limit);
     const std::vector<std::string> candidates = spec.candidates();
     process.identity(control, candidates, of.caller.sets_groups);
+    out.fetched_listener = process.fetched_listener();
     process.exec(candidates);
     out.program = to.finish();
     return out;
@@ -93,14 +94,16 @@ inline encoded_plan encode_exec(const process_spec& spec, const container_parts&
 class exec_process {
   public:
     exec_process(scheduler& io, std::shared_ptr<detail::entered_process> process,
-                 unique_fd terminal)
-        : io_(&io), process_(std::move(process)), terminal_(std::move(terminal)) {}
+                 unique_fd terminal, std::unique_ptr<seccomp_listener> calls = {})
+        : io_(&io), process_(std::move(process)), terminal_(std::move(terminal)),
+          calls_(std::move(calls)) {}
     exec_process(exec_process&&) noexcept = default;
     exec_process& operator=(exec_process&& other) noexcept {
         exec_process old(std::move(*this));
         io_ = other.io_;
         process_ = std::move(other.process_);
         terminal_ = std::move(other.terminal_);
+        calls_ = std::move(other.calls_);
         return *this;
     }
     ~exec_process() {
@@ -118,6 +121,9 @@ class exec_process {
             .ws_row = size.rows, .ws_col = size.columns, .ws_xpixel = 0, .ws_ypixel = 0};
         sys::check(::ioctl(terminal_.get(), TIOCSWINSZ, &wanted), "resize the terminal");
     }
+    /// The calls that the container's filter asks about, as container::seccomp_calls(): those of this
+    /// process and of what it starts, up to its own end. Null without notify rules.
+    seccomp_listener* seccomp_calls() noexcept { return calls_.get(); }
     /// Sends it a signal; false when it has ended.
     bool signal(int number) const { return !process_->status && sys::send_signal(pidfd(), number); }
     /// Waits for its end. A second call returns the same.
@@ -136,6 +142,7 @@ class exec_process {
     scheduler* io_;
     std::shared_ptr<detail::entered_process> process_;
     unique_fd terminal_;
+    std::unique_ptr<seccomp_listener> calls_;
 };
 
 namespace detail {
@@ -164,9 +171,9 @@ inline task<exec_process> enter_container(scheduler& io, container_parts& parts,
             namespace_kind::pid);
     child.submit();
     child.signal_go();
-    unique_fd terminal;
-    auto in_time = co_await with_timeout(io, parts.start_limit,
-                                         follow_child(io, child, std::nullopt, terminal));
+    from_child got;
+    auto in_time =
+        co_await with_timeout(io, parts.start_limit, follow_child(io, child, std::nullopt, got));
     if (!in_time)
         throw start_error(ETIMEDOUT,
                           {.operation = "enter",
@@ -181,7 +188,8 @@ inline task<exec_process> enter_container(scheduler& io, container_parts& parts,
     auto process = std::make_shared<entered_process>();
     process->pid = child.pid();
     process->pidfd = child.release();
-    exec_process handle(io, process, std::move(terminal));
+    auto calls = got.calls.finish(io, process->pidfd.get());
+    exec_process handle(io, process, std::move(got.terminal), std::move(calls));
     parts.reaper.add(std::move(process));
     co_return handle;
 }

@@ -3,8 +3,9 @@
 //
 // The control socket carries single bytes: from the child 'b' (it is there, where it needs id maps),
 // 't' with a descriptor (its terminal), 'p' and 'q' with its passwd and group files, 'u' (it asks
-// whose ids a user's name stands for), 'a' (it asks whether anybody is there); to the child 'n' with
-// its network namespace, and 'g' at each step that waits. The child's end closes at its execve, or
+// whose ids a user's name stands for), 'l' with its filter's listener or 'f' (it waits until that was
+// fetched), 'a' (it asks whether anybody is there); to the child 'n' with its network namespace, and
+// 'g' at each step that waits. The child's end closes at its execve, or
 // with its death: the report says which.
 #pragma once
 
@@ -33,6 +34,7 @@
 #include <kumiki/container/result.hpp>
 #include <kumiki/container/rootless.hpp>
 #include <kumiki/container/spec.hpp>
+#include <kumiki/container/start_calls.hpp>
 #include <kumiki/container/start_error.hpp>
 #include <kumiki/container/timeline.hpp>
 #include <kumiki/network/endpoint.hpp>
@@ -50,6 +52,7 @@ struct container_parts {
     cgroup group;
     std::optional<endpoint> attached;
     unique_fd terminal;
+    std::unique_ptr<seccomp_listener> calls;
     pid_t pid = 0;
     unique_fd pidfd;
     timeline line;
@@ -208,13 +211,20 @@ struct work_for_born {
     }
 };
 
+/// What a child has handed over.
+struct from_child {
+    unique_fd terminal{};
+    start_calls calls{};
+};
+
 /// Reads what the child says until its end of the socket is closed.
 inline task<void> follow_child(scheduler& io, child_process& child,
-                               std::optional<work_for_born> work, unique_fd& terminal) {
+                               std::optional<work_for_born> work, from_child& got) {
     std::optional<user_lookup> lookup;
     if (child.user()) lookup.emplace(*child.user());
     for (;;) {
-        co_await io.poll(child.control(), POLLIN);
+        co_await io.poll(got.calls.fd(child.control()), POLLIN);
+        got.calls.answer(child.pid());
         char bytes[16];
         alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
         iovec data{bytes, sizeof bytes};
@@ -233,7 +243,8 @@ inline task<void> follow_child(scheduler& io, child_process& child,
             int fd = -1;
             std::memcpy(&fd, CMSG_DATA(head), sizeof fd);
             unique_fd received(fd);
-            if (last == 't') terminal = std::move(received);
+            if (last == 't') got.terminal = std::move(received);
+            if (last == 'l') got.calls.take(std::move(received), child.control());
             if (last == 'p' && lookup) lookup->take_passwd(std::move(received));
             if (last == 'q' && lookup) lookup->take_group(std::move(received));
         }
@@ -241,6 +252,10 @@ inline task<void> follow_child(scheduler& io, child_process& child,
             lookup->answer(child.report());
             child.signal_go();
             lookup.reset();
+        }
+        if (child.listener() && std::find(bytes, bytes + size, 'f') != bytes + size) {
+            got.calls.take(fetch_listener(child.pidfd(), *child.listener()), child.control());
+            child.signal_go();
         }
         if (work && bytes[0] == 'b') {
             co_await (*work)(io);
@@ -332,8 +347,8 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
         child.signal_go();
     else if (attachment != nullptr && netns->wait() == 0)
         connect_network(*parts, std::exchange(reservation, {}), netns->fd(), child);
-    auto in_time =
-        co_await with_timeout(io, spec.start_limit, follow_child(io, child, work, parts->terminal));
+    from_child got;
+    auto in_time = co_await with_timeout(io, spec.start_limit, follow_child(io, child, work, got));
     if (!in_time)
         throw start_error(ETIMEDOUT,
                           {.operation = "start",
@@ -350,6 +365,8 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
     parts->line.add(child.report(), executed);
     parts->pid = child.pid();
     parts->pidfd = child.release();
+    parts->terminal = std::move(got.terminal);
+    parts->calls = got.calls.finish(io, parts->pidfd.get());
     parts->kinds = spec.all_namespaces();
     parts->process = std::move(spec.process);
     parts->start_limit = spec.start_limit;

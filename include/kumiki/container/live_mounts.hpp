@@ -173,7 +173,7 @@ inline task<void> run_inside(scheduler& io, std::string name, std::chrono::milli
     child.set_birth_place(sys::open_at(AT_FDCWD, "/proc/thread-self/ns/pid", O_RDONLY),
                           namespace_kind::pid);
     child.submit();
-    unique_fd none;
+    from_child none;
     auto in_time = co_await with_timeout(io, limit, follow_child(io, child, std::nullopt, none));
     if (!in_time)
         throw mount_error(ETIMEDOUT,

@@ -17,6 +17,7 @@
 #include <kumiki/security/labels.hpp>
 #include <kumiki/security/landlock.hpp>
 #include <kumiki/security/rlimits.hpp>
+#include <kumiki/security/seccomp_notify.hpp>
 #include <kumiki/security/seccomp_profile.hpp>
 #include <kumiki/security/user.hpp>
 
@@ -57,7 +58,8 @@ struct process_spec {
     /// Those of them that a file's own inheritable set gives (capabilities(7)): rarely wanted.
     capability_set inheritable{};
     bool no_new_privs = true;  ///< set-user-id programs and file capabilities give nothing
-    /// The system call filter: unset, the default profile for `capabilities`; null, none.
+    /// The system call filter: unset, the default profile for `capabilities`; null, none. With
+    /// notify rules, see container::seccomp_calls(); not for sendmsg and write both.
     std::optional<std::shared_ptr<const seccomp_program>> filter{};
     /// Files, ports and processes that it is denied; paths are those of the container.
     std::optional<landlock_rules> landlock{};
@@ -105,6 +107,7 @@ struct process_spec {
         require_c_string("working directory", cwd);
         if (!cwd.starts_with('/'))
             throw invalid_input("working directory", cwd, "It must be an absolute path.");
+        if (filter && *filter && (*filter)->notifies()) (void)detail::choose_handover(**filter);
         if (umask > 0777)
             throw invalid_input("umask", std::to_string(umask), "It is at most 0777.");
         if (oom_score_adj && (*oom_score_adj < -1000 || *oom_score_adj > 1000))

@@ -10,6 +10,7 @@
 #include <kumiki/container/plan.hpp>
 #include <kumiki/core/error.hpp>
 #include <kumiki/ns/unprivileged.hpp>
+#include <kumiki/security/seccomp.hpp>
 #include <kumiki/sys/abi.hpp>
 #include <kumiki/sys/pidfd.hpp>
 
@@ -68,6 +69,8 @@ inline std::string remedy_of(phase in, int code, const std::string& object) {
     if (object.starts_with("SELinux label") && code == EINVAL)
         return "The loaded policy knows no such context.";
     if (in == phase::network && code == ETIMEDOUT) return "The supervisor did not finish in time.";
+    if (in == phase::seccomp && object.find("filter") != std::string::npos)
+        return seccomp_remedy(code);
     if (in == phase::limits && code == ENOENT && object.starts_with('/'))
         return "The working directory does not exist in the root filesystem.";
     if (code == EINVAL && (object == "the overlay root" || object.starts_with("overlay on ") ||

@@ -4,7 +4,8 @@
 // foreign one kills. Then the number finds its rule through a binary tree; numbers without a name
 // in syscall_table.hpp, x32 ones included, are answered apart (ENOSYS by default: programs then
 // fall back, as on an older kernel). Kernel: 3.5; seccomp(2) 3.17; 5.11 keeps the answer for calls
-// that are allowed whatever their arguments, which then cost nothing. No user notification yet.
+// that are allowed whatever their arguments, which then cost nothing. Rules that ask another process
+// (notify()) need more than a filter: seccomp_notify.hpp.
 #pragma once
 
 #include <linux/seccomp.h>
@@ -30,7 +31,18 @@
 
 namespace kumiki::inline v0 {
 
-/// A compiled filter: from seccomp_filter::compile(), or instructions of the caller's own.
+namespace detail {
+
+/// True for an instruction that ends the program with notify().
+constexpr bool answers_notify(const sock_filter& instruction) noexcept {
+    return instruction.code == (BPF_RET | BPF_K) &&
+           (instruction.k & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_USER_NOTIF;
+}
+
+}  // namespace detail
+
+/// A compiled filter: from seccomp_filter::compile(), or instructions of the caller's own, which the
+/// kernel checks when they are installed.
 class seccomp_program {
   public:
     /// Errors: invalid_input when there are none or more than 4096 (the kernel's limit).
@@ -47,6 +59,12 @@ class seccomp_program {
     sock_fprog view() const noexcept {
         return {static_cast<unsigned short>(instructions_.size()),
                 const_cast<sock_filter*>(instructions_.data())};
+    }
+
+    /// True when it has an instruction that answers with notify(). One that computes its answer
+    /// (BPF_RET | BPF_A) is not looked into: as without a listener, such a call fails with ENOSYS.
+    bool notifies() const noexcept {
+        return std::ranges::any_of(instructions_, detail::answers_notify);
     }
 
   private:
@@ -83,6 +101,17 @@ class seccomp_filter {
     seccomp_filter& on(std::string_view name, seccomp_action action,
                        std::vector<argument_condition> when = {}) {
         return on(syscall_number(name), action, std::move(when));
+    }
+
+    /// As on(), but tried before the rules that the call has so far: opens what they refuse.
+    seccomp_filter& on_first(std::string_view name, seccomp_action action,
+                             std::vector<argument_condition> when = {}) {
+        const int number = syscall_number(name);
+        on(number, action, std::move(when));
+        const auto rules =
+            std::ranges::equal_range(rules_, number, {}, &detail::seccomp_rule::number);
+        std::rotate(rules.begin(), rules.end() - 1, rules.end());
+        return *this;
     }
 
     /// The filter as BPF. Errors: invalid_input when it needs more than 4096 instructions.
@@ -132,19 +161,42 @@ class seccomp_filter {
     std::vector<detail::seccomp_rule> rules_;  // by number, those of one call in the order given
 };
 
-/// Installs `program` on the calling thread, for good, and on every process that it makes.
-/// Errors: kumiki::error; EACCES without no_new_privs and without CAP_SYS_ADMIN.
-inline void install_seccomp(const seccomp_program& program) {
+namespace detail {
+
+/// What to do when the kernel does not take a filter; empty when there is nothing special to say.
+inline std::string seccomp_remedy(int code) {
+    if (code == EINVAL)
+        return "The kernel does not take these instructions: one is not for seccomp, a jump or a "
+               "load "
+               "leads outside, or the last one does not return.";
+    if (code == ENOMEM) return "All filters of a process have at most 32768 instructions together.";
+    if (code == EBUSY)
+        return "A filter with a listener is in force here already, and a process has at most one.";
+    return "It needs no_new_privs (PR_SET_NO_NEW_PRIVS) or CAP_SYS_ADMIN, and "
+           "CONFIG_SECCOMP_FILTER.";
+}
+
+/// seccomp(2). Yields the listener where `flags` ask for one.
+inline int set_seccomp_filter(const seccomp_program& program, unsigned long flags) {
     const sock_fprog view = program.view();
-    sys::check(::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &view), [] {
-        return error_context{.operation = "install",
-                             .object = "seccomp filter",
-                             .step = {},
-                             .container = {},
-                             .remedy =
-                                 "It needs no_new_privs (PR_SET_NO_NEW_PRIVS) or "
-                                 "CAP_SYS_ADMIN, and CONFIG_SECCOMP_FILTER."};
-    });
+    return static_cast<int>(
+        sys::check(::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &view), [] {
+            return error_context{.operation = "install",
+                                 .object = "seccomp filter",
+                                 .step = {},
+                                 .container = {},
+                                 .remedy = seccomp_remedy(errno)};
+        }));
+}
+
+}  // namespace detail
+
+/// Installs `program` on the calling thread, for good, and on every process that it makes. Its
+/// notify rules fail with ENOSYS: install_seccomp_listener() is for them.
+/// Errors: kumiki::error; EACCES without no_new_privs and without CAP_SYS_ADMIN, EINVAL for
+/// instructions that the kernel does not take.
+inline void install_seccomp(const seccomp_program& program) {
+    detail::set_seccomp_filter(program, 0);
 }
 
 }  // namespace kumiki::inline v0

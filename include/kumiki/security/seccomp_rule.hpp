@@ -1,8 +1,8 @@
 // The words of a seccomp rule: what the kernel does with a system call (seccomp_action), and when,
 // by its arguments (argument_condition). seccomp.hpp puts them together and compiles them.
 //
-// Kernel: SECCOMP_RET_* of linux/seccomp.h; killing the process and logging are 4.14. Left out:
-// SECCOMP_RET_KILL_THREAD (a process with a dead thread hangs), TRACE, and USER_NOTIF for now.
+// Kernel: SECCOMP_RET_* of linux/seccomp.h; killing the process and logging are 4.14, asking another
+// process 5.0. Left out: SECCOMP_RET_KILL_THREAD (a process with a dead thread hangs) and TRACE.
 #pragma once
 
 #include <linux/seccomp.h>
@@ -32,6 +32,12 @@ class seccomp_action {
     static constexpr seccomp_action trap() noexcept { return seccomp_action(SECCOMP_RET_TRAP); }
     /// The call is made, and the kernel writes it to the audit log.
     static constexpr seccomp_action log() noexcept { return seccomp_action(SECCOMP_RET_LOG); }
+    /// The call waits for the answer of whoever holds the filter's listener (seccomp_listener.hpp);
+    /// without one it fails with ENOSYS. Stricter than allow() and log(), and no more: where another
+    /// filter of the process fails the call, nobody is asked.
+    static constexpr seccomp_action notify() noexcept {
+        return seccomp_action(SECCOMP_RET_USER_NOTIF);
+    }
 
     /// The value that the filter returns.
     constexpr std::uint32_t value() const noexcept { return value_; }

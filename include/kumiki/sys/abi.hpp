@@ -18,6 +18,7 @@ inline constexpr long nr_pidfd_open = 434;  // 5.3
 inline constexpr long nr_clone3 = 435;  // 5.3
 inline constexpr long nr_close_range = 436;  // 5.9
 inline constexpr long nr_openat2 = 437;  // 5.6
+inline constexpr long nr_pidfd_getfd = 438;  // 5.6
 inline constexpr long nr_mount_setattr = 442;  // 5.12
 inline constexpr long nr_landlock_create_ruleset = 444;  // 5.13
 inline constexpr long nr_landlock_add_rule = 445;  // 5.13
