@@ -48,9 +48,10 @@ inline unique_fd fetch_listener(int pidfd, int number) {
             return error_context{.operation = "fetch",
                                  .object = "the filter's listener",
                                  .step = "seccomp",
-                                 .remedy =
-                                     "It takes CAP_SYS_PTRACE. Without a notify rule for "
-                                     "sendmsg the listener is sent."};
+                                 .remedy = errno == EPERM
+                                               ? "It takes CAP_SYS_PTRACE. Without a notify rule "
+                                                 "for sendmsg the listener is sent."
+                                               : ""};
         }));
 }
 
