@@ -65,15 +65,16 @@ bool holds(const argument_condition& c, const seccomp_data& data) {
 
 /// What seccomp_filter promises, said in the plainest way.
 std::uint32_t model(const std::vector<plain_rule>& rules, seccomp_action otherwise,
-                    seccomp_action unknown, seccomp_action foreign, const seccomp_data& data) {
-    if (data.arch != detail::seccomp_architecture) return foreign.value();
+                    seccomp_action unknown, seccomp_action foreign, const seccomp_data& data,
+                    architecture of = native_architecture) {
+    if (data.arch != audit_number(of)) return foreign.value();
     const auto number = static_cast<std::uint32_t>(data.nr);
     if (number >= 0x40000000) return SECCOMP_RET_ERRNO | ENOSYS;
     for (const plain_rule& rule : rules)
         if (rule.number == data.nr &&
             std::ranges::all_of(rule.when, [&](const auto& c) { return holds(c, data); }))
             return rule.action.value();
-    return is_known_syscall(data.nr) ? otherwise.value() : unknown.value();
+    return is_known_syscall(data.nr, of) ? otherwise.value() : unknown.value();
 }
 
 struct source {
@@ -98,7 +99,9 @@ struct source {
         }
     }
     seccomp_action action() {
-        switch (below(8)) {
+        switch (below(9)) {
+        case 4:
+            return seccomp_action::notify();
         case 0:
             return seccomp_action::allow();
         case 1:
@@ -125,9 +128,11 @@ struct source {
         return made;
     }
     /// A call that some rule is about, or that is just beside one, or any.
-    seccomp_data probe(const std::vector<plain_rule>& rules) {
+    seccomp_data probe(const std::vector<plain_rule>& rules,
+                       architecture of = native_architecture) {
         auto data = call(below(8) == 0 ? static_cast<std::uint32_t>(random())
                                        : below(static_cast<unsigned>(detail::newest_syscall) + 4));
+        data.arch = audit_number(of);
         for (auto& argument : data.args) argument = value();
         if (!rules.empty() && below(4) != 0) {
             const auto& rule = rules[below(static_cast<unsigned>(rules.size()))];
@@ -146,15 +151,16 @@ struct source {
 
 }  // namespace
 
-TEST_CASE("what the compiler emits answers as the model does for 20,000 random filters") {
+TEST_CASE("what the compiler emits answers as the model does for 100,000 random filters") {
     source from{std::mt19937_64(4)};
     std::size_t longest = 0;
-    for (int round = 0; round < 20'000; ++round) {
+    for (int round = 0; round < 100'000; ++round) {
+        const auto of = round % 2 == 0 ? architecture::x86_64 : architecture::aarch64;
         const auto otherwise = from.action();
         const auto unknown = from.action();
         const auto foreign = from.action();
         std::vector<plain_rule> rules;
-        seccomp_filter filter(otherwise, unknown, foreign);
+        seccomp_filter filter(otherwise, unknown, foreign, of);
         const unsigned spread = from.below(2) == 0 ? 8 : 600;  // several rules a call, or few
         for (unsigned n = from.below(24); n-- > 0;) {
             rules.push_back(from.rule(static_cast<int>(from.below(spread)), 4));
@@ -162,10 +168,10 @@ TEST_CASE("what the compiler emits answers as the model does for 20,000 random f
         }
         const auto program = filter.compile();
         longest = std::max(longest, program.instructions().size());
-        for (int i = 0; i < 24; ++i) {
-            const auto data = from.probe(rules);
+        for (int i = 0; i < 10; ++i) {
+            const auto data = from.probe(rules, of);
             const auto got = answer(program, data);
-            const auto want = model(rules, otherwise, unknown, foreign, data);
+            const auto want = model(rules, otherwise, unknown, foreign, data, of);
             if (got != want) {
                 CAPTURE(round, data.nr, data.arch, got, want);
                 REQUIRE(got == want);
@@ -246,6 +252,42 @@ TEST_CASE("the first rule that holds decides") {
     CHECK(fails(1, 2) == 2);
     CHECK(fails(0, 3) == 3);
     CHECK(fails(7, 3) == 3);
+}
+
+TEST_CASE("a rule that comes first is tried before those that the call has") {
+    seccomp_filter filter(seccomp_action::allow());
+    filter.on("getpid", seccomp_action::fail(1))
+        .on("getppid", seccomp_action::fail(2))
+        .on_first("getpid", seccomp_action::fail(3), {arg(0) == 7})
+        .on_first("getpid", seccomp_action::notify(), {arg(0) == 8})
+        .on_first("gettid", seccomp_action::fail(4));
+    const auto program = filter.compile();
+    const auto said = [&](std::string_view name, std::uint64_t a) {
+        return answer(program, call(static_cast<std::uint32_t>(syscall_number(name)), {a}));
+    };
+    CHECK(said("getpid", 7) == seccomp_action::fail(3).value());
+    CHECK(said("getpid", 8) == SECCOMP_RET_USER_NOTIF);
+    CHECK(said("getpid", 9) == seccomp_action::fail(1).value());
+    CHECK(said("getppid", 7) == seccomp_action::fail(2).value());
+    CHECK(said("gettid", 7) == seccomp_action::fail(4).value());
+    CHECK_THROWS_AS(filter.on_first("no_such_call", seccomp_action::notify()), invalid_input);
+}
+
+TEST_CASE("a filter for another architecture has its numbers") {
+    seccomp_filter filter(seccomp_action::allow(), seccomp_action::fail(ENOSYS),
+                          seccomp_action::kill_process(), architecture::aarch64);
+    filter.on("mount", seccomp_action::fail(EPERM));
+    CHECK_THROWS_AS(filter.on("open", seccomp_action::fail(EPERM)), invalid_input);
+    const auto program = filter.compile();
+    auto data = call(40);
+    data.arch = AUDIT_ARCH_AARCH64;
+    CHECK(answer(program, data) == (SECCOMP_RET_ERRNO | EPERM));
+    data.nr = 41;  // pivot_root
+    CHECK(answer(program, data) == SECCOMP_RET_ALLOW);
+    data.nr = 245;  // nothing there
+    CHECK(answer(program, data) == (SECCOMP_RET_ERRNO | ENOSYS));
+    data.arch = AUDIT_ARCH_X86_64;
+    CHECK(answer(program, data) == SECCOMP_RET_KILL_PROCESS);
 }
 
 TEST_CASE("a bad rule is refused when it is given") {

@@ -119,8 +119,8 @@ TEST_CASE("a call that a program never asks about is known, and one that it asks
     // Exact where no argument decides.
     const auto plain = seccomp_filter(allow).on("mount", notify).on("read", allow).compile();
     for (const auto& entry : kumiki::detail::syscall_table)
-        if (entry.number >= 0)
-            CHECK(detail::may_notify(plain, entry.number) == (entry.name == "mount"));
+        if (entry.number() >= 0)
+            CHECK(detail::may_notify(plain, entry.number()) == (entry.name == "mount"));
 }
 
 TEST_CASE("programs of the caller's own are followed as far as they can be") {

@@ -24,6 +24,7 @@ TEST_CASE("an action is the kernel's value") {
     CHECK(seccomp_action::kill_process().value() == SECCOMP_RET_KILL_PROCESS);
     CHECK(seccomp_action::trap().value() == SECCOMP_RET_TRAP);
     CHECK(seccomp_action::log().value() == SECCOMP_RET_LOG);
+    CHECK(seccomp_action::notify().value() == SECCOMP_RET_USER_NOTIF);
     CHECK(seccomp_action::fail(1).value() == (SECCOMP_RET_ERRNO | 1));
     CHECK(seccomp_action::fail(0).value() == SECCOMP_RET_ERRNO);
     CHECK(seccomp_action::fail(4095).value() == (SECCOMP_RET_ERRNO | 4095));

@@ -1,3 +1,4 @@
+#include <linux/audit.h>
 #include <sys/syscall.h>
 
 #include <random>
@@ -14,31 +15,40 @@ static_assert(syscall_number("fcntl") == __NR_fcntl);  // a macro of a macro on 
 static_assert(syscall_number("newfstatat") == __NR_newfstatat);
 static_assert(syscall_number("mount_setattr") == __NR_mount_setattr);
 static_assert(find_syscall("open_tree_attr") == 467);
+static_assert(find_syscall("open", architecture::x86_64) == 2);
+static_assert(!find_syscall("open", architecture::aarch64));
+static_assert(find_syscall("mount", architecture::x86_64) == 165);
+static_assert(find_syscall("mount", architecture::aarch64) == 40);
 static_assert(!find_syscall("no_such_call"));
 static_assert(!is_known_syscall(-1));
+static_assert(audit_number(architecture::x86_64) == AUDIT_ARCH_X86_64);
+static_assert(audit_number(architecture::aarch64) == AUDIT_ARCH_AARCH64);
 
-TEST_CASE("names and numbers of system calls are one to one") {
+TEST_CASE("names and numbers of system calls are one to one on each architecture") {
+    const auto of = GENERATE(architecture::x86_64, architecture::aarch64);
+    CAPTURE(audit_number(of));
     std::set<int> numbers;
     std::size_t here = 0;
     for (const auto& entry : detail::syscall_table) {
+        const int number = entry.number(of);
         CAPTURE(entry.name);
         CHECK(is_syscall_name(entry.name));
-        if (entry.number < 0) {
-            CHECK_THROWS_AS(syscall_number(entry.name), invalid_input);
+        if (number < 0) {
+            CHECK_THROWS_AS(syscall_number(entry.name, of), invalid_input);
             continue;
         }
         ++here;
-        CHECK(numbers.insert(entry.number).second);
-        CHECK(find_syscall(entry.name) == entry.number);
-        CHECK(syscall_name(entry.number) == entry.name);
-        CHECK(is_known_syscall(entry.number));
+        CHECK(numbers.insert(number).second);
+        CHECK(find_syscall(entry.name, of) == number);
+        CHECK(syscall_name(number, of) == entry.name);
+        CHECK(is_known_syscall(number, of));
     }
     CHECK(here > 300);
     CHECK(detail::newest_syscall == 469);
-    CHECK(syscall_name(detail::newest_syscall + 1).empty());
-    CHECK(syscall_name(-1).empty());
-    CHECK_FALSE(is_known_syscall(detail::newest_syscall + 1));
-    CHECK_FALSE(is_known_syscall(400));
+    CHECK(syscall_name(detail::newest_syscall + 1, of).empty());
+    CHECK(syscall_name(-1, of).empty());
+    CHECK_FALSE(is_known_syscall(detail::newest_syscall + 1, of));
+    CHECK_FALSE(is_known_syscall(400, of));
 }
 
 TEST_CASE("a name that is no system call is refused by an error that names it") {

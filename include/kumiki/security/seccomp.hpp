@@ -76,11 +76,12 @@ class seccomp_program {
 class seccomp_filter {
   public:
     /// `otherwise` is for calls of the table, `unknown` for numbers that are not in it, `foreign`
-    /// for calls through another architecture's ABI.
+    /// for calls through another ABI than that of the architecture `of`.
     explicit seccomp_filter(seccomp_action otherwise,
                             seccomp_action unknown = seccomp_action::fail(ENOSYS),
-                            seccomp_action foreign = seccomp_action::kill_process())
-        : otherwise_(otherwise), unknown_(unknown), foreign_(foreign) {}
+                            seccomp_action foreign = seccomp_action::kill_process(),
+                            architecture of = native_architecture)
+        : otherwise_(otherwise), unknown_(unknown), foreign_(foreign), of_(of) {}
 
     /// Adds a rule for call `number`. Errors: invalid_input for a number that is not from 0 to
     /// 4095, an argument index above 5, more than 16 conditions.
@@ -100,13 +101,13 @@ class seccomp_filter {
     /// Adds a rule for the call `name`. Errors: as above, and for a name not in the table.
     seccomp_filter& on(std::string_view name, seccomp_action action,
                        std::vector<argument_condition> when = {}) {
-        return on(syscall_number(name), action, std::move(when));
+        return on(syscall_number(name, of_), action, std::move(when));
     }
 
     /// As on(), but tried before the rules that the call has so far: opens what they refuse.
     seccomp_filter& on_first(std::string_view name, seccomp_action action,
                              std::vector<argument_condition> when = {}) {
-        const int number = syscall_number(name);
+        const int number = syscall_number(name, of_);
         on(number, action, std::move(when));
         const auto rules =
             std::ranges::equal_range(rules_, number, {}, &detail::seccomp_rule::number);
@@ -119,8 +120,8 @@ class seccomp_filter {
         detail::seccomp_writer code;
         const auto number =
             code.before(code.tree(segments()), sys::bpf_load(offsetof(seccomp_data, nr)));
-        const auto native = code.branch(sys::bpf_jump_equal(detail::seccomp_architecture, 0, 0),
-                                        number, code.answer(foreign_));
+        const auto native = code.branch(sys::bpf_jump_equal(audit_number(of_), 0, 0), number,
+                                        code.answer(foreign_));
         code.before(native, sys::bpf_load(offsetof(seccomp_data, arch)));
         return seccomp_program(std::move(code).finish());
     }
@@ -145,9 +146,9 @@ class seccomp_filter {
             sorted = sorted.subspan(count);
             const auto final =
                 std::ranges::find_if(rules, [](const auto& rule) { return rule.when.empty(); });
-            const seccomp_action action = final != rules.end()       ? final->action
-                                          : is_known_syscall(number) ? otherwise_
-                                                                     : unknown_;
+            const seccomp_action action = final != rules.end()            ? final->action
+                                          : is_known_syscall(number, of_) ? otherwise_
+                                                                          : unknown_;
             add(static_cast<std::uint32_t>(number), action, {rules.begin(), final});
         }
         add(static_cast<std::uint32_t>(last) + 1, unknown_);
@@ -158,6 +159,7 @@ class seccomp_filter {
     seccomp_action otherwise_;
     seccomp_action unknown_;
     seccomp_action foreign_;
+    architecture of_;
     std::vector<detail::seccomp_rule> rules_;  // by number, those of one call in the order given
 };
 

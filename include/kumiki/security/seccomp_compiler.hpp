@@ -16,6 +16,7 @@
 #include <vector>
 
 #include <kumiki/security/seccomp_rule.hpp>
+#include <kumiki/security/syscall_table.hpp>
 #include <kumiki/sys/bpf.hpp>
 
 namespace kumiki::inline v0 {
@@ -36,11 +37,8 @@ struct seccomp_segment {
     std::span<const seccomp_rule> rules{};
 };
 
-#ifdef __x86_64__
-inline constexpr std::uint32_t seccomp_architecture = 0xc000003e;  // AUDIT_ARCH_X86_64
-#else
-inline constexpr std::uint32_t seccomp_architecture = 0xc00000b7;  // AUDIT_ARCH_AARCH64
-#endif
+/// What the kernel says in seccomp_data::arch for a call of the ABI that is compiled for.
+inline constexpr std::uint32_t seccomp_architecture = audit_number(native_architecture);
 /// From here on numbers are those of the x32 ABI (nowhere else in use).
 inline constexpr std::uint32_t x32_bit = 0x40000000;
 

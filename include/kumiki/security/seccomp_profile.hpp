@@ -78,11 +78,12 @@ inline constexpr auto gated_calls = std::to_array<gated_call>({
 static_assert(std::ranges::all_of(gated_calls,
                                   [](const gated_call& c) { return is_syscall_name(c.name); }));
 
-/// The numbers are looked up while compiling; -1 for a call that this architecture does not have.
+/// The numbers are looked up while compiling; -1 for a call that the architecture does not have.
+template <architecture Of>
 inline constexpr auto gated_numbers = [] {
     std::array<int, gated_calls.size()> numbers{};
     for (std::size_t i = 0; i < numbers.size(); ++i)
-        numbers[i] = find_syscall(gated_calls[i].name).value_or(-1);
+        numbers[i] = find_syscall(gated_calls[i].name, Of).value_or(-1);
     return numbers;
 }();
 
@@ -100,15 +101,18 @@ inline constexpr std::uint64_t as_int = 0xffffffff;
 }  // namespace detail
 
 /// The rules of the default profile for a container with the capabilities `granted`, to which a
-/// caller may add rules of his own for calls that have none.
-inline seccomp_filter default_seccomp_filter(capability_set granted) {
+/// caller may add rules of his own: on() for calls that have none, on_first() for any.
+inline seccomp_filter default_seccomp_filter(capability_set granted,
+                                             architecture of = native_architecture) {
     using detail::as_int;
     constexpr auto refuse = seccomp_action::fail(EPERM);
     constexpr auto allow = seccomp_action::allow();
-    seccomp_filter filter(allow);
+    seccomp_filter filter(allow, seccomp_action::fail(ENOSYS), seccomp_action::kill_process(), of);
+    const auto& numbers = of == architecture::x86_64 ? detail::gated_numbers<architecture::x86_64>
+                                                     : detail::gated_numbers<architecture::aarch64>;
     for (std::size_t i = 0; i < detail::gated_calls.size(); ++i)
-        if (detail::gated_numbers[i] >= 0 && !granted.intersects(detail::gated_calls[i].opened_by))
-            filter.on(detail::gated_numbers[i], refuse);
+        if (numbers[i] >= 0 && !granted.intersects(detail::gated_calls[i].opened_by))
+            filter.on(numbers[i], refuse);
     if (!granted.contains(capability::sys_admin)) {
         filter.on("clone", refuse, {(arg(0) & detail::clone_namespaces) != 0});
         filter.on("clone3", seccomp_action::fail(ENOSYS));
