@@ -29,8 +29,8 @@ constexpr const char* script =
 void answer(seccomp_call& call, int file) {
     if (call.name() == "mknodat") {
         const bool device = S_ISBLK(call.argument(2)) || S_ISCHR(call.argument(2));
-        fmt::print("mknod of a {} {}\n", device ? "device: " : "pipe:   ",
-                   device ? "refused" : "let through");
+        fmt::print("mknod of a {} {}\n",
+                   device ? "device: " : "pipe:   ", device ? "refused" : "let through");
         device ? call.deny(EPERM) : call.allow();  // the mode is in a register: nobody changes it
         return;
     }

@@ -22,6 +22,7 @@
 #include <kumiki/async/offload.hpp>
 #include <kumiki/async/operation.hpp>
 #include <kumiki/async/operations.hpp>
+#include <kumiki/async/pipe.hpp>
 #include <kumiki/async/poll_stream.hpp>
 #include <kumiki/async/process.hpp>
 #include <kumiki/async/promise.hpp>
@@ -56,6 +57,7 @@
 #include <kumiki/cgroup/tree.hpp>
 #include <kumiki/cgroup/update.hpp>
 #include <kumiki/cgroup/watch.hpp>
+#include <kumiki/container/capture.hpp>
 #include <kumiki/container/child.hpp>
 #include <kumiki/container/child_process.hpp>
 #include <kumiki/container/container.hpp>
@@ -73,6 +75,7 @@
 #include <kumiki/container/exec.hpp>
 #include <kumiki/container/exec_spec.hpp>
 #include <kumiki/container/held_mounts.hpp>
+#include <kumiki/container/init.hpp>
 #include <kumiki/container/launch.hpp>
 #include <kumiki/container/live_mounts.hpp>
 #include <kumiki/container/mount_steps.hpp>
@@ -87,8 +90,10 @@
 #include <kumiki/container/rootless.hpp>
 #include <kumiki/container/spawner.hpp>
 #include <kumiki/container/spec.hpp>
+#include <kumiki/container/standard_pipes.hpp>
 #include <kumiki/container/start_calls.hpp>
 #include <kumiki/container/start_error.hpp>
+#include <kumiki/container/stdio.hpp>
 #include <kumiki/container/step.hpp>
 #include <kumiki/container/sysctl.hpp>
 #include <kumiki/container/timeline.hpp>

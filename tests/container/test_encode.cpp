@@ -235,7 +235,7 @@ TEST_CASE("a label is written through the plan's own procfs, read back, and befo
                     "write($1, \"a:b:c\", 5)", "pread64($1, \"a:b:c\", 5)", "close($1)"}));
     // encode() does not look at the kernel: that is validate()'s.
     const auto text = text_of([](container_spec& s) { s.process.selinux_label = "a:b:c"; });
-    CHECK(in_order(text, {"proc on /proc", "setsid", "# SELinux label a:b:c", "pivot_root"}));
+    CHECK(in_order(text, {"proc on /proc", "# SELinux label a:b:c", "setsid", "pivot_root"}));
 }
 
 TEST_CASE("a read-only root is made so before the pivot, after everything is in its place") {

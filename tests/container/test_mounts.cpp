@@ -506,7 +506,7 @@ TEST_CASE("paths are masked and made read-only wherever they are, and missing on
         "cat /etc/secret /etc/link; ls /www; ls /data/in; "
         "echo x 2>/dev/null > /data/file || echo read-only; "
         "touch /tmp/x 2>/dev/null || echo tmp; touch /data/new && echo data; "
-        "echo x > /etc/secret; stat -c '%t:%T' /etc/secret; test -e /none || echo none; "
+        "(echo x > /etc/secret) 2>/dev/null; stat -c %s /etc/secret; test -e /none || echo none; "
         "cat /proc/uptime; cat /proc/version; " +
             line_of("/www"),
         {file_mount{.target = "/etc/secret", .content = "secret\n"},
@@ -521,7 +521,7 @@ TEST_CASE("paths are masked and made read-only wherever they are, and missing on
     if (own_users) spec = with_users(std::move(spec));
     try {
         const std::string seen = run_shell(std::move(spec)).output;
-        CHECK(seen.starts_with("read-only\ntmp\ndata\n1:3\nnone\nLinux version"));
+        CHECK(seen.starts_with("read-only\ntmp\ndata\n0\nnone\nLinux version"));
         CHECK_FALSE(contains(seen, "secret"));
         CHECK_FALSE(contains(seen, "hidden"));
         CHECK(contains(seen, "ro,nosuid,nodev,noexec"));
@@ -684,7 +684,7 @@ TEST_CASE(
     const error directory = refusal(bind_mount{.source = "/etc", .target = "/etc/passwd"});
     CHECK(directory.errno_value() == EINVAL);
     CHECK(directory.object() == "mount on /etc/passwd");
-    CHECK(contains(directory.remedy(), "of another kind"));
+    CHECK(contains(directory.remedy(), "on a directory only"));
     const error file = refusal(bind_mount{.source = place.path() + "/file", .target = "/etc"});
     CHECK(file.errno_value() == EINVAL);
     const error below = refusal(tmpfs_mount{.target = "/etc/passwd/x"});

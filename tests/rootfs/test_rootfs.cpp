@@ -78,7 +78,7 @@ TEST_CASE("upper and work directory are two, apart, on one filesystem") {
     CHECK(failure_of(rootfs::overlay("/etc", {.upper = upper, .work = upper})) == 0);
     CHECK(failure_of(rootfs::overlay("/etc", {.upper = upper, .work = upper + "/work"})) == 0);
     CHECK(failure_of(rootfs::overlay("/etc", {.upper = upper + "/work", .work = upper})) == 0);
-    CHECK(failure_of(rootfs::overlay("/etc", {.upper = upper, .work = place.path() + "/alias"})) ==
+    CHECK(failure_of(rootfs::overlay("/etc", {.upper = upper, .work = place.path() + "/alias/"})) ==
           0);
     try {
         rootfs::overlay("/etc", {.upper = upper, .work = "/dev/shm"}).validate();

@@ -105,6 +105,13 @@ class child_process {
     child_report& report() noexcept { return program_.plan.report(); }
     const child_report& report() const noexcept { return program_.plan.report(); }
 
+    /// An init has told how the execve went that is the plan's last step.
+    void settle_last_step(int error) noexcept {
+        report().step = static_cast<std::int32_t>(steps().size()) - 1;
+        report().error = error;
+    }
+    /// Gives the own end of the control socket to the caller.
+    unique_fd release_control() noexcept { return std::move(control_); }
     /// Gives the running process to the caller.
     unique_fd release() noexcept {
         submitted_ = false;

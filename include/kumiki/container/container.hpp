@@ -84,6 +84,12 @@ class container {
                     namespace_fd::of_pidfd(pidfd(), info.kind)));
         return found;
     }
+    /// The other ends of its pipes, where the spec says stdio::pipe(). Errors: EBADF elsewhere. They
+    /// outlast the process: what it has written can be read after wait().
+    pipe_writer& in() { return parts_->pipes.in(); }
+    pipe_reader& out() { return parts_->pipes.out(); }
+    pipe_reader& err() { return parts_->pipes.err(); }
+    standard_pipes& pipes() noexcept { return parts_->pipes; }
     /// The other end of its terminal, to be read and written; -1 without one.
     int terminal() const noexcept { return parts_->terminal.get(); }
     /// The system calls that its filter asks about (seccomp_action::notify()), up to the end of its
@@ -99,7 +105,8 @@ class container {
     }
 
     /// Sends a signal to the container's first process; false when it has ended. As PID 1 of its
-    /// namespace it gets only signals that it handles, SIGKILL and SIGSTOP.
+    /// namespace it gets only signals that it handles, SIGKILL and SIGSTOP; an init hands all others
+    /// on to the command.
     bool signal(int number) const { return sys::send_signal(pidfd(), number); }
     /// Stops all of its processes; they have stopped once events() says so.
     /// Errors: unsupported without a control group (of an ordinary user who was given none).
@@ -174,9 +181,11 @@ class container {
         : io_(&io), parts_(std::move(parts)) {}
 
     /// The counters first, then all that can go.
-    void finish(const sys::exit_status& status) {
+    void finish(sys::exit_status status) {
         parts_->reaper.kill();  // without a pid namespace they are still there
-        container_result result{.status = status};
+        if (parts_->init) status = detail::payload_status(parts_->init.get(), status);
+        const std::chrono::nanoseconds lived(timeline::now() - parts_->executed);
+        container_result result{.status = status, .wall_time = lived};
         if (parts_->group) {
             parts_->group.kill();  // without a pid namespace there may be others
             result.usage = read_stats(parts_->group);

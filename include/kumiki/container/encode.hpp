@@ -25,6 +25,7 @@
 #include <kumiki/container/encode_root.hpp>
 #include <kumiki/container/encode_user_mounts.hpp>
 #include <kumiki/container/held_mounts.hpp>
+#include <kumiki/container/init.hpp>
 #include <kumiki/container/plan.hpp>
 #include <kumiki/container/rootless.hpp>
 #include <kumiki/container/spec.hpp>
@@ -39,6 +40,7 @@ struct encoded_plan {
     std::vector<unique_fd> descriptors{};
     /// Claims on directories of the host, to be kept as long as the container runs.
     std::vector<unique_fd> claims{};
+    std::array<unique_fd, 3> pipes{};  ///< the supervisor's ends of those for 0, 1 and 2
     child_program* program = nullptr;
     std::optional<detail::named_user> named_user{};
     std::optional<slot> fetched_listener{};  ///< where the supervisor finds the filter's listener
@@ -76,21 +78,41 @@ inline std::optional<bool> is_directory_on_host(const std::string& path) {
     return std::nullopt;
 }
 
-/// The descriptors for 0, 1 and 2, moved out of the way of their targets.
-inline std::array<int, 3> place_stdio(encoded_plan& out, const std::array<int, 3>& wanted) {
-    std::array<int, 3> placed = wanted;
-    for (int target = 0; target < 3; ++target) {
-        int& fd = placed[static_cast<std::size_t>(target)];
-        if (fd == target) continue;
-        out.descriptors.emplace_back(sys::check(::fcntl(fd, F_DUPFD_CLOEXEC, 3), [&] {
-            return error_context{
-                .operation = "duplicate",
-                .object = "the container's standard descriptor " + std::to_string(fd),
-                .step = name_of(phase::session),
-                .container = {},
-                .remedy = "It must be open."};
-        }));
-        fd = out.descriptors.back().get();
+/// Makes the pipe for the standard descriptor `target`; yields the child's end.
+inline unique_fd make_standard_pipe(encoded_plan& out, std::size_t target) {
+    int ends[2];
+    sys::check(::pipe2(ends, O_CLOEXEC), "make", "a pipe");
+    unique_fd from(ends[0]);
+    unique_fd to(ends[1]);
+    if (target == 0) std::swap(from, to);
+    out.pipes[target] = std::move(from);
+    return to;
+}
+
+/// The sources of 0, 1 and 2: pipes are there, descriptors are out of the way of their targets.
+inline std::array<stdio, 3> place_stdio(encoded_plan& out, const process_spec& process) {
+    std::array<stdio, 3> placed = process.stdio;
+    if (process.terminal) return {0, 1, 2};
+    for (std::size_t target = 0; target < 3; ++target) {
+        stdio& each = placed[target];
+        unique_fd made;
+        if (each.from() == stdio::source::pipe) {
+            made = make_standard_pipe(out, target);
+            each = made.get();
+        }
+        if (each.from() != stdio::source::descriptor ||
+            each.descriptor() == static_cast<int>(target))
+            continue;
+        out.descriptors.emplace_back(
+            sys::check(::fcntl(each.descriptor(), F_DUPFD_CLOEXEC, 3), [&] {
+                return error_context{.operation = "duplicate",
+                                     .object = "the container's standard descriptor " +
+                                               std::to_string(each.descriptor()),
+                                     .step = name_of(phase::session),
+                                     .container = {},
+                                     .remedy = "It must be open."};
+            }));
+        each = out.descriptors.back().get();
     }
     return placed;
 }
@@ -285,10 +307,13 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
     for (const std::string& path : spec.masked_paths) masks.mask(root.root(), path);
     for (const std::string& path : spec.readonly_paths) masks.read_only(root.root(), path);
 
+    if (spec.process.init == init_process::reaper) {
+        out.descriptors.push_back(detail::make_init(spec.process, in.control));
+        process.run_under(out.descriptors.back().get());
+    }
     out.named_user = process.look_up_user(root.root(), in.control);
-    const auto stdio = spec.process.terminal ? std::array<int, 3>{0, 1, 2}
-                                             : detail::place_stdio(out, spec.process.stdio);
-    process.session(stdio, mounts.dev_mount(), mounts.pts_mount(), in.control);
+    process.session(detail::place_stdio(out, spec.process), mounts.dev_mount(), mounts.pts_mount(),
+                    in.control);
     to.begin(phase::pivot);
     root.pivot(spec.rootfs.is_read_only() ? access_mode::read_only : access_mode::read_write,
                spec.root_propagation);
@@ -303,7 +328,7 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
     const std::vector<std::string> candidates = spec.process.candidates();
     process.identity(in.control, candidates, in.caller.sets_groups);
     out.fetched_listener = process.fetched_listener();
-    process.exec(candidates);
+    process.exec(candidates, in.control);
     out.program = to.finish();
     return out;
 }

@@ -43,9 +43,9 @@ class process_encoder {
         return named_;
     }
 
-    /// A session of its own, and the descriptors 0, 1 and 2: from `stdio`, which the child keeps,
+    /// A session of its own, and the descriptors 0, 1 and 2: from `from`, which the child keeps,
     /// or a new terminal of the container's own devpts, whose other end goes over `control`.
-    void session(std::array<int, 3> stdio, operand dev, operand pts, int control) {
+    void session(const std::array<stdio, 3>& from, operand dev, operand pts, int control) {
         plan_.begin(phase::session);
         plan_.call("a session", SYS_setsid, {});
         if (process_.terminal) {
@@ -58,12 +58,12 @@ class process_encoder {
             console(dev, peer);
             hand_over_terminal(master, peer, control);
         } else {
-            place(stdio);
+            place(from, dev, "null");
         }
     }
     /// As session(), for a process that enters: its terminal is of the devpts below `root`, found
     /// without symbolic links; what is no terminal's multiplexer there refuses the next call.
-    void enter_session(std::array<int, 3> stdio, operand root, int control) {
+    void enter_session(const std::array<stdio, 3>& from, operand root, int control) {
         plan_.begin(phase::session);
         plan_.call("a session", SYS_setsid, {});
         if (process_.terminal) {
@@ -82,7 +82,7 @@ class process_encoder {
             const slot peer = terminal(master);
             hand_over_terminal(master, peer, control);
         } else {
-            place(stdio);
+            place(from, root, "dev/null");
         }
     }
 
@@ -100,11 +100,15 @@ class process_encoder {
 
     /// Labels for the execve, through a procfs that no image has had a hand in.
     void labels(operand proc) { privileges_.labels(proc); }
+    /// The command is executed by the program in `init` (init.hpp), which the child executes.
+    void run_under(int init) { init_ = plan_.keep(init); }
 
-    /// Nothing of the host is left open from here on but `control`.
+    /// Nothing of the host is left open from here on but `control` and the init.
     void close_all_but(int control) {
-        const int* kept = plan_.array(&control, 1);
-        plan_.special(step_kind::close_others, "the host's descriptors", {kept, 1});
+        std::vector<int> kept{control};
+        if (init_ >= 0) kept.insert(init_ < control ? kept.begin() : kept.end(), init_);
+        plan_.special(step_kind::close_others, "the host's descriptors",
+                      {plan_.array(kept.data(), kept.size()), kept.size()});
     }
 
     /// Found below `root` and over no magic link: those of /proc lead to what other processes have
@@ -186,8 +190,9 @@ class process_encoder {
         return privileges_.filter().fetched_listener();
     }
 
-    /// Signals back to what a program expects, and the command.
-    void exec(const std::vector<std::string>& candidates) {
+    /// Signals back to what a program expects, and the command. With an init the last step is the
+    /// init's, and the child's the one before it.
+    void exec(const std::vector<std::string>& candidates, int control) {
         plan_.begin(phase::exec);
         // clone3 has reset the handled signals; ignored ones (SIGPIPE, in many programs) are not.
         for (int number = 1; number < 65; ++number) {
@@ -196,8 +201,17 @@ class process_encoder {
                 plan_.call("an ignored signal", SYS_rt_sigaction,
                            {number, plan_.object(kernel_sigaction{}), 0, sizeof(std::uint64_t)});
         }
+        // An init waits for signals: none is lost between its execve and that.
+        const std::uint64_t blocked = init_ >= 0 ? ~std::uint64_t{0} : 0;
         plan_.call("the signal mask", SYS_rt_sigprocmask,
-                   {SIG_SETMASK, plan_.object(std::uint64_t{0}), 0, sizeof(std::uint64_t)});
+                   {SIG_SETMASK, plan_.object(blocked), 0, sizeof(std::uint64_t)});
+        if (init_ >= 0) {
+            plan_.call("the orphans", SYS_prctl, {PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0});
+            plan_.call("the control socket", SYS_fcntl, {control, F_SETFD, 0});
+            plan_.call("the container's init", SYS_execveat,
+                       {init_, plan_.text(""), plan_.strings({"init"}), plan_.strings(process_.env),
+                        sys::at_empty_path});
+        }
         plan_.special(step_kind::exec, plan_.text(process_.args.front()),
                       {plan_.object(exec_candidates{.paths = plan_.strings(candidates),
                                                     .arguments = plan_.strings(process_.args),
@@ -210,11 +224,38 @@ class process_encoder {
         std::uint64_t words[4] = {};
     };
 
-    void place(std::array<int, 3> stdio) {
-        for (int target = 0; target < 3; ++target)
-            if (stdio[static_cast<std::size_t>(target)] != target)
-                plan_.call("a standard descriptor", SYS_dup3,
-                           {plan_.keep(stdio[static_cast<std::size_t>(target)]), target, 0});
+    void place(const std::array<stdio, 3>& from, operand place_of_null, const char* null) {
+        const char* shown = "a standard descriptor";
+        std::optional<slot> opened;
+        for (int target = 0; target < 3; ++target) {
+            const stdio& each = from[static_cast<std::size_t>(target)];
+            if (each.from() == stdio::source::null) {
+                if (!opened) opened = open_null(place_of_null, null);
+                plan_.call(shown, SYS_dup3, {*opened, target, 0});
+            } else if (each.from() == stdio::source::merge) {
+                plan_.call(shown, SYS_dup3, {1, target, 0});
+            } else if (each.descriptor() != target) {
+                plan_.call(shown, SYS_dup3, {plan_.keep(each.descriptor()), target, 0});
+            }
+        }
+    }
+    /// The container's and not the host's, whose mode its root could change by the descriptor. What
+    /// root of a running container has put there is what its processes get for it.
+    slot open_null(operand place, const char* path) {
+        const slot null = plan_.new_slot();
+        const char* shown = "/dev/null";
+        plan_
+            .call(shown, sys::nr_openat2,
+                  {place, plan_.text(path),
+                   plan_.object(sys::open_how{.flags = O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC,
+                                              .mode = 0,
+                                              .resolve = sys::resolve_beneath |
+                                                         sys::resolve_no_symlinks |
+                                                         sys::resolve_no_magiclinks}),
+                   sizeof(sys::open_how)})
+            .into(null);
+        plan_.call(shown, SYS_fcntl, {null, F_SETFL, O_RDWR});
+        return null;
     }
 
     /// The other end of `master`, opened by the descriptor and by no name (TIOCGPTPEER).
@@ -229,7 +270,7 @@ class process_encoder {
                            .ws_xpixel = 0,
                            .ws_ypixel = 0};
         plan_.call(shown, SYS_ioctl, {peer, TIOCSWINSZ, plan_.object(size)});
-        plan_.call(shown, SYS_ioctl, {peer, TIOCSCTTY, 0});
+        if (init_ < 0) plan_.call(shown, SYS_ioctl, {peer, TIOCSCTTY, 0});  // else the payload's
         if (!named_) plan_.call(shown, SYS_fchown, {peer, process_.user.user.value(), -1});
         return peer;
     }
@@ -257,6 +298,7 @@ class process_encoder {
     const process_spec& process_;
     std::optional<named_user> named_;
     privileges_encoder privileges_;
+    int init_ = -1;
 };
 
 }  // namespace kumiki::inline v0::detail

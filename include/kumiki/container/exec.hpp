@@ -21,6 +21,7 @@
 #include <kumiki/container/exec_spec.hpp>
 #include <kumiki/container/launch.hpp>
 #include <kumiki/container/process_reaper.hpp>
+#include <kumiki/container/standard_pipes.hpp>
 
 namespace kumiki::inline v0 {
 
@@ -68,8 +69,7 @@ inline encoded_plan encode_exec(const process_spec& spec, const container_parts&
     const slot root = to.new_slot();
     to.call("/", SYS_openat, {AT_FDCWD, to.text("/"), O_PATH | O_DIRECTORY | O_CLOEXEC}).into(root);
     out.named_user = process.look_up_user(root, control);
-    const auto stdio = spec.terminal ? std::array<int, 3>{0, 1, 2} : place_stdio(out, spec.stdio);
-    process.enter_session(stdio, root, control);
+    process.enter_session(place_stdio(out, spec), root, control);
 
     to.begin(phase::limits);
     process.working_directory(root);
@@ -80,7 +80,7 @@ inline encoded_plan encode_exec(const process_spec& spec, const container_parts&
     const std::vector<std::string> candidates = spec.candidates();
     process.identity(control, candidates, of.caller.sets_groups);
     out.fetched_listener = process.fetched_listener();
-    process.exec(candidates);
+    process.exec(candidates, control);
     out.program = to.finish();
     return out;
 }
@@ -94,15 +94,17 @@ inline encoded_plan encode_exec(const process_spec& spec, const container_parts&
 class exec_process {
   public:
     exec_process(scheduler& io, std::shared_ptr<detail::entered_process> process,
-                 unique_fd terminal, std::unique_ptr<seccomp_listener> calls = {})
+                 unique_fd terminal, standard_pipes pipes,
+                 std::unique_ptr<seccomp_listener> calls = {})
         : io_(&io), process_(std::move(process)), terminal_(std::move(terminal)),
-          calls_(std::move(calls)) {}
+          pipes_(std::move(pipes)), calls_(std::move(calls)) {}
     exec_process(exec_process&&) noexcept = default;
     exec_process& operator=(exec_process&& other) noexcept {
         exec_process old(std::move(*this));
         io_ = other.io_;
         process_ = std::move(other.process_);
         terminal_ = std::move(other.terminal_);
+        pipes_ = std::move(other.pipes_);
         calls_ = std::move(other.calls_);
         return *this;
     }
@@ -113,6 +115,11 @@ class exec_process {
     /// Its number as the supervisor sees it; its own until it has been waited for.
     pid_t pid() const noexcept { return process_->pid; }
     int pidfd() const noexcept { return process_->pidfd.get(); }
+    /// The other ends of its pipes, where the spec says stdio::pipe(). Errors: EBADF elsewhere.
+    pipe_writer& in() { return pipes_.in(); }
+    pipe_reader& out() { return pipes_.out(); }
+    pipe_reader& err() { return pipes_.err(); }
+    standard_pipes& pipes() noexcept { return pipes_; }
     /// The other end of its terminal; -1 without one.
     int terminal() const noexcept { return terminal_.get(); }
     /// Tells the terminal a new size; the foreground processes get SIGWINCH.
@@ -142,6 +149,7 @@ class exec_process {
     scheduler* io_;
     std::shared_ptr<detail::entered_process> process_;
     unique_fd terminal_;
+    standard_pipes pipes_;
     std::unique_ptr<seccomp_listener> calls_;
 };
 
@@ -163,6 +171,7 @@ inline task<exec_process> enter_container(scheduler& io, container_parts& parts,
     control_sockets sockets = control_sockets::make();
     encoded_plan program = encode_exec(spec, parts, sockets.child.get());
     if (tap.alter != nullptr) tap.alter(*program.program, tap.context);
+    standard_pipes pipes(io, std::move(program.pipes));
     child_process child(std::move(program), std::move(sockets), 0, parts.group.fd(),
                         clone_mode::own_memory);
     if (!parts.caller.unprivileged)
@@ -189,7 +198,7 @@ inline task<exec_process> enter_container(scheduler& io, container_parts& parts,
     process->pid = child.pid();
     process->pidfd = child.release();
     auto calls = got.calls.finish(io, process->pidfd.get());
-    exec_process handle(io, process, std::move(got.terminal), std::move(calls));
+    exec_process handle(io, process, std::move(got.terminal), std::move(pipes), std::move(calls));
     parts.reaper.add(std::move(process));
     co_return handle;
 }

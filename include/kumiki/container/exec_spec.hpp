@@ -23,8 +23,8 @@ struct exec_spec {
     std::optional<process_user> user{};  ///< in the container's own ids
     /// In place of `user`: looked up in the container's passwd and group files as they are now.
     std::optional<user_request> named_user{};
-    /// Descriptors of this process that become 0, 1 and 2. Not taken over. Unused with a terminal.
-    std::array<int, 3> stdio{0, 1, 2};
+    /// What becomes 0, 1 and 2. Unused with a terminal.
+    std::array<kumiki::stdio, 3> stdio{0, 1, 2};
     /// A new terminal of the container's own devpts as 0, 1 and 2.
     std::optional<terminal_size> terminal{};
     /// A part of the container's; unset: all of them.
@@ -38,6 +38,7 @@ struct exec_spec {
         of.args = args;
         of.stdio = stdio;
         of.terminal = terminal;
+        of.init = init_process::none;
         if (env) of.env = *env;
         if (cwd) of.cwd = *cwd;
         if (user || named_user) {

@@ -5,14 +5,17 @@
 // 't' with a descriptor (its terminal), 'p' and 'q' with its passwd and group files, 'u' (it asks
 // whose ids a user's name stands for), 'l' with its filter's listener or 'f' (it waits until that was
 // fetched), 'a' (it asks whether anybody is there); to the child 'n' with its network namespace, and
-// 'g' at each step that waits. The child's end closes at its execve, or
-// with its death: the report says which.
+// 'g' at each step that waits. The child's end closes at its execve, or with its death: the report
+// says which. An init keeps it: 'x' and a byte, errno or 0, say how the execve of its payload went,
+// and its last word is for later (init.hpp).
 #pragma once
 
 #include <fcntl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -34,6 +37,7 @@
 #include <kumiki/container/result.hpp>
 #include <kumiki/container/rootless.hpp>
 #include <kumiki/container/spec.hpp>
+#include <kumiki/container/standard_pipes.hpp>
 #include <kumiki/container/start_calls.hpp>
 #include <kumiki/container/start_error.hpp>
 #include <kumiki/container/timeline.hpp>
@@ -53,9 +57,12 @@ struct container_parts {
     std::optional<endpoint> attached;
     unique_fd terminal;
     std::unique_ptr<seccomp_listener> calls;
+    standard_pipes pipes;
+    unique_fd init;  ///< what its init says at the end
     pid_t pid = 0;
     unique_fd pidfd;
     timeline line;
+    std::int64_t executed = 0;  ///< right before its execve, as timeline::now()
     std::optional<container_result> result;
     namespace_kind kinds = namespace_kind::none;  ///< those of its own
     std::vector<unique_fd> claims;  ///< on directories of the host that only it may write to
@@ -222,12 +229,13 @@ inline task<void> follow_child(scheduler& io, child_process& child,
                                std::optional<work_for_born> work, from_child& got) {
     std::optional<user_lookup> lookup;
     if (child.user()) lookup.emplace(*child.user());
+    bool of_init = false;
     for (;;) {
         co_await io.poll(got.calls.fd(child.control()), POLLIN);
         got.calls.answer(child.pid());
-        char bytes[16];
+        char bytes[1];
         alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
-        iovec data{bytes, sizeof bytes};
+        iovec data{bytes, 1};  // what comes later may be for somebody else
         msghdr message{};
         message.msg_iov = &data;
         message.msg_iovlen = 1;
@@ -236,28 +244,32 @@ inline task<void> follow_child(scheduler& io, child_process& child,
         const auto size = ::recvmsg(child.control(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
         if (size < 0 && (errno == EAGAIN || errno == EINTR)) continue;
         if (size <= 0) co_return;  // ECONNRESET: closed with something of ours unread
-        // A read ends behind a message that carries a descriptor: it is the last byte's.
-        const char last = bytes[size - 1];
+        if (of_init) {
+            child.settle_last_step(static_cast<unsigned char>(bytes[0]));
+            co_return;
+        }
+        of_init = bytes[0] == 'x';
+        const char last = bytes[0];
         for (cmsghdr* head = CMSG_FIRSTHDR(&message); head != nullptr;
              head = CMSG_NXTHDR(&message, head)) {
             int fd = -1;
             std::memcpy(&fd, CMSG_DATA(head), sizeof fd);
             unique_fd received(fd);
-            if (last == 't') got.terminal = std::move(received);
+            if (last == 't' && !got.terminal) got.terminal = std::move(received);
             if (last == 'l') got.calls.take(std::move(received), child.control());
             if (last == 'p' && lookup) lookup->take_passwd(std::move(received));
             if (last == 'q' && lookup) lookup->take_group(std::move(received));
         }
-        if (lookup && std::find(bytes, bytes + size, 'u') != bytes + size) {
+        if (lookup && last == 'u') {
             lookup->answer(child.report());
             child.signal_go();
             lookup.reset();
         }
-        if (child.listener() && std::find(bytes, bytes + size, 'f') != bytes + size) {
+        if (child.listener() && last == 'f') {
             got.calls.take(fetch_listener(child.pidfd(), *child.listener()), child.control());
             child.signal_go();
         }
-        if (work && bytes[0] == 'b') {
+        if (work && last == 'b') {
             co_await (*work)(io);
             work.reset();
         }
@@ -323,6 +335,7 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
     parts->claims = std::move(program.claims);
     parts->users = spec.user_namespace;
     if (tap.alter != nullptr) tap.alter(*program.program, tap.context);
+    parts->pipes = standard_pipes(io, std::move(program.pipes));
     const namespace_kind joined = spec.joined_namespaces();
     // The cgroup and time namespaces are the child's to make (encode.hpp says why).
     namespace_kind made_later = namespace_kind::cgroup | namespace_kind::time;
@@ -363,10 +376,13 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
     judge(child, spec.all_namespaces(), parts->name);
     parts->line.mark("child");
     parts->line.add(child.report(), executed);
+    parts->executed =
+        *std::max_element(std::begin(child.report().phase_end), std::end(child.report().phase_end));
     parts->pid = child.pid();
     parts->pidfd = child.release();
     parts->terminal = std::move(got.terminal);
     parts->calls = got.calls.finish(io, parts->pidfd.get());
+    if (spec.process.init != init_process::none) parts->init = child.release_control();
     parts->kinds = spec.all_namespaces();
     parts->process = std::move(spec.process);
     parts->start_limit = spec.start_limit;

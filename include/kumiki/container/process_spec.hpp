@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <kumiki/container/process_attributes.hpp>
+#include <kumiki/container/stdio.hpp>
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/text.hpp>
 #include <kumiki/security/capability.hpp>
@@ -29,6 +30,16 @@ struct terminal_size {
     std::uint16_t columns = 80;
 };
 
+/// What is the first process of a container.
+enum class init_process : std::uint8_t {
+    none,  ///< the command itself: it gets no signal that it does not handle, and must reap orphans
+    /// A small program that reaps orphans, hands signals on to the command, and ends with it. It
+    /// counts as one of the container's processes. A `filter` of one's own must let it call
+    /// execveat, prctl, fcntl, clone, setsid, ioctl, rt_sigprocmask, execve, write, close_range,
+    /// rt_sigtimedwait, kill, wait4 and exit_group. x86-64 only.
+    reaper,
+};
+
 /// The search path of a container whose environment names none.
 inline constexpr const char* default_path =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -45,9 +56,9 @@ struct process_spec {
     /// container's own /etc/passwd and /etc/group once all of its mounts are there.
     std::optional<user_request> named_user{};
     std::uint32_t umask = 022;
-    /// Descriptors of this process that become 0, 1 and 2. Not taken over, and not needed any more
-    /// once the start has returned. Unused with a terminal.
-    std::array<int, 3> stdio{0, 1, 2};
+    /// What becomes 0, 1 and 2: descriptors of this process, stdio::null(), pipe(), merge(). Unused
+    /// with a terminal.
+    std::array<kumiki::stdio, 3> stdio{0, 1, 2};
     /// A new terminal of this size as 0, 1 and 2; container::terminal() is its other end.
     std::optional<terminal_size> terminal{};
     /// What root has, and the most that any process of the container can ever have.
@@ -75,6 +86,7 @@ struct process_spec {
     std::optional<personality_bits> personality{};  ///< unset: inherited
     /// A session keyring of its own and empty; else it is the supervisor's. keyctl(2)
     bool session_keyring = true;
+    init_process init = init_process::none;
     int death_signal = SIGKILL;  ///< sent to the container when the supervisor dies; 0: none
 
     /// The sets that a process of `who` gets.
@@ -110,6 +122,7 @@ struct process_spec {
         if (filter && *filter && (*filter)->notifies()) (void)detail::choose_handover(**filter);
         if (umask > 0777)
             throw invalid_input("umask", std::to_string(umask), "It is at most 0777.");
+        require_stdio(stdio);
         if (oom_score_adj && (*oom_score_adj < -1000 || *oom_score_adj > 1000))
             throw invalid_input("oom_score_adj", std::to_string(*oom_score_adj),
                                 "It is from -1000 to 1000.");

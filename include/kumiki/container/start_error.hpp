@@ -48,6 +48,9 @@ inline std::string remedy_of(phase in, int code, const std::string& object) {
                    "allow to execute it, its interpreter or its loader.";
         if (code == ENOEXEC)
             return "It is not a program of this machine, and names no interpreter.";
+        if (code == EAGAIN)
+            return "The init, or a limit of processes (pids.max, RLIMIT_NPROC), leaves no room for "
+                   "it: an init counts as one, too.";
     }
     if (in == phase::identity && code == EINVAL)
         return "The id stands for none outside: the container's user namespace does not map it.";
@@ -76,13 +79,9 @@ inline std::string remedy_of(phase in, int code, const std::string& object) {
     if (code == EINVAL && (object == "the overlay root" || object.starts_with("overlay on ") ||
                            object.starts_with("copy-up tmpfs on ")))
         return "The kernel does not take these layers as an overlay: one of them is an overlay on "
-               "an "
-               "overlay already, the upper directory's filesystem cannot hold one (NFS, an "
+               "an overlay already, the upper directory's filesystem cannot hold one (NFS, an "
                "overlay), or the container has users of its own and the kernel is older than "
                "Linux 5.19.";
-    if (code == EINVAL && in == phase::mounts)
-        return "The place for it is of another kind: a directory can be mounted on a directory "
-               "alone, and a file on a file.";
     if (code == EEXIST && in == phase::mounts) return "There is something at its place.";
     if (code == ELOOP || (code == EXDEV && in != phase::pivot))
         return "A symbolic link in the root filesystem leads somewhere else: this place must be "

@@ -14,6 +14,7 @@
 #include <optional>
 
 #include <kumiki/core/unique_fd.hpp>
+#include <kumiki/core/units.hpp>
 #include <kumiki/sys/abi.hpp>
 #include <kumiki/sys/check.hpp>
 
@@ -25,7 +26,10 @@ struct exit_status {
     int signal = 0;    ///< the signal that ended it, or 0
     bool core = false; ///< a core was dumped
     std::chrono::microseconds user_time{};
-    std::chrono::microseconds system_time{};
+    std::chrono::microseconds system_time{};  ///< both with those of the children it waited for
+    /// Resident, of the largest among them; cgroup_stats knows the sum. Of a child that shared the
+    /// memory of this process up to its execve it is this process's, if that was more.
+    bytes peak_memory{};
 
     /// The status that a shell gives: code, or 128 + signal.
     int shell_status() const noexcept { return signal != 0 ? 128 + signal : code; }
@@ -68,7 +72,9 @@ inline std::optional<exit_status> try_wait(int pidfd, int options = WNOHANG) {
     const auto time = [](const timeval& t) {
         return std::chrono::seconds(t.tv_sec) + std::chrono::microseconds(t.tv_usec);
     };
-    exit_status status{.user_time = time(usage.ru_utime), .system_time = time(usage.ru_stime)};
+    exit_status status{.user_time = time(usage.ru_utime),
+                       .system_time = time(usage.ru_stime),
+                       .peak_memory = {static_cast<std::uint64_t>(usage.ru_maxrss) * 1024}};
     if (info.si_code == CLD_EXITED) {
         status.code = info.si_status;
     } else {
