@@ -6,6 +6,10 @@
 // CVE-2025-52881: a mask or a write that went to another file).
 #pragma once
 
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
 #include <optional>
 #include <string>
 #include <variant>

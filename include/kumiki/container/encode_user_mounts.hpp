@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <kumiki/container/encode_root.hpp>
+#include <kumiki/container/held_files.hpp>
 #include <kumiki/container/held_mounts.hpp>
 #include <kumiki/rootfs/mount.hpp>
 #include <kumiki/rootfs/upper_lock.hpp>

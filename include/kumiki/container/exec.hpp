@@ -69,7 +69,7 @@ inline encoded_plan encode_exec(const process_spec& spec, const container_parts&
     const slot root = to.new_slot();
     to.call("/", SYS_openat, {AT_FDCWD, to.text("/"), O_PATH | O_DIRECTORY | O_CLOEXEC}).into(root);
     out.named_user = process.look_up_user(root, control);
-    process.enter_session(place_stdio(out, spec), root, control);
+    process.session().enter(place_stdio(out, spec), root, control);
 
     to.begin(phase::limits);
     process.working_directory(root);
