@@ -26,10 +26,10 @@
 
 #include <kumiki/core/text.hpp>
 
+#include "support/field.hpp"
 #include "support/floor.hpp"
 #include "support/ours.hpp"
 #include "support/peers.hpp"
-#include "support/statistics.hpp"
 
 namespace bench {
 namespace {
@@ -48,41 +48,8 @@ struct options {
     }
 };
 
-constexpr std::size_t warm_up = 10;
 constexpr const char* small_parent = "kumiki, small parent";
 constexpr const char* large_parent = "kumiki, parent of 1 GiB";
-
-/// One row of the result.
-struct contender {
-    std::string name;
-    std::function<sample()> run;
-    std::vector<double> first{};
-    std::vector<double> released{};
-};
-
-volatile sig_atomic_t interrupted = 0;
-
-/// Lets what the last start left to the kernel's workers run, and the next start find a quiet machine.
-void settle() {
-    const timespec pause{.tv_sec = 0, .tv_nsec = 2'000'000};
-    ::nanosleep(&pause, nullptr);
-}
-
-/// Measures all, interleaved: each round starts every contender once, in an order of its own, so
-/// that none always runs in the wake of the same other.
-void measure(std::vector<contender*> field, std::size_t rounds, std::size_t unmeasured) {
-    std::mt19937_64 random(1);
-    for (std::size_t round = 0; round < unmeasured + rounds && interrupted == 0; ++round) {
-        std::ranges::shuffle(field, random);
-        for (contender* each : field) {
-            const sample one = each->run();
-            settle();
-            if (round < unmeasured) continue;
-            each->first.push_back(one.first);
-            each->released.push_back(one.released);
-        }
-    }
-}
 
 /// Memory of this process that a fork would have to copy the page tables of.
 class ballast {
@@ -114,40 +81,6 @@ void measure_parents(contender& small, contender& large, std::size_t rounds) {
         const ballast weight(std::size_t{1} << 30);
         measure({&large}, each, settling);
     }
-}
-
-std::string cell(std::span<const double> samples) {
-    const summary s = summarise(samples);
-    return fmt::format("{:.2f} ({:.2f} to {:.2f}; {:.2f})", s.median / 1000,
-                       s.lower_quartile / 1000, s.upper_quartile / 1000, s.min / 1000);
-}
-
-std::string cell(const ratio& r) {
-    return fmt::format("{}{:.2f} ({:.2f} to {:.2f})",
-                       r.differs() ? "" : "no difference shown: ", r.value, r.low, r.high);
-}
-
-nlohmann::json to_json(std::span<const double> samples) {
-    const summary s = summarise(samples);
-    return {{"median_us", s.median},
-            {"lower_quartile_us", s.lower_quartile},
-            {"upper_quartile_us", s.upper_quartile},
-            {"min_us", s.min},
-            {"samples_us", std::vector<double>(samples.begin(), samples.end())}};
-}
-
-nlohmann::json to_json(const ratio& r) {
-    return {{"ratio", r.value}, {"low_95", r.low}, {"high_95", r.high}, {"differs", r.differs()}};
-}
-
-/// Says so when others keep the processors busy: then the figures are of the scheduler, too.
-void warn_of_load() {
-    double load = 0;
-    if (::getloadavg(&load, 1) == 1 && load > 0.5)
-        fmt::print(stderr,
-                   "The load average is {:.1f}: other programs are running. They lengthen every "
-                   "wait,\nwhich brings all ratios closer to 1: measure on a quiet machine.\n",
-                   load);
 }
 
 /// Both tables and their JSON.
@@ -297,20 +230,6 @@ bool parse(int argc, char** argv, options& to) {
 }  // namespace bench
 
 int main(int argc, char** argv) {
-    bench::options wanted;
-    try {
-        if (!bench::parse(argc, argv, wanted)) {
-            fmt::print(stderr, "{}", bench::usage);
-            return 2;
-        }
-        struct sigaction stop{};
-        stop.sa_handler = [](int) { bench::interrupted = 1; };
-        ::sigaction(SIGINT, &stop, nullptr);
-        ::sigaction(SIGTERM, &stop, nullptr);
-        bench::run(wanted);
-        return bench::interrupted != 0 ? 130 : 0;
-    } catch (const std::exception& failure) {
-        fmt::print(stderr, "bench_start: {}\n", failure.what());
-        return 1;
-    }
+    using namespace bench;
+    return main_of(argc, argv, "bench_start", usage, parse, run);
 }

@@ -9,11 +9,7 @@
 #pragma once
 
 #include <fcntl.h>
-#include <linux/audit.h>
-#include <linux/capability.h>
-#include <linux/filter.h>
 #include <linux/sched.h>
-#include <linux/seccomp.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
@@ -21,7 +17,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -39,6 +34,7 @@
 
 #include <kumiki/sys/raw.hpp>
 
+#include "bare_profile.hpp"
 #include "floor_network.hpp"
 #include "place.hpp"
 #include "profile.hpp"
@@ -67,9 +63,7 @@ class floor_start {
           cgroup_(where.cgroup() + (network != nullptr ? "/floor-net" : "/floor")),
           network_(network),
           stack_(static_cast<char*>(::mmap(nullptr, stack_size, PROT_READ | PROT_WRITE,
-                                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0))) {
-        make_filter();
-    }
+                                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0))) {}
     floor_start(const floor_start&) = delete;
     floor_start& operator=(const floor_start&) = delete;
     ~floor_start() { ::munmap(stack_, stack_size); }
@@ -126,7 +120,7 @@ class floor_start {
     }
 
     /// The seccomp program.
-    std::span<const sock_filter> filter() const noexcept { return filter_; }
+    std::span<const sock_filter> filter() const noexcept { return profile_.filter(); }
     /// The stamps of the last run.
     const steps& stamps() const noexcept { return steps_; }
 
@@ -240,18 +234,9 @@ class floor_start {
             must(network_->publish());
         }
         step("capabilities");
-        for (unsigned cap = 0; ::prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; ++cap)
-            if (cap >= 32 || (capability_mask >> cap & 1) == 0)
-                must(::prctl(PR_CAPBSET_DROP, cap, 0, 0, 0));
-        __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-        __user_cap_data_struct sets[2] = {
-            {.effective = capability_mask, .permitted = capability_mask, .inheritable = 0}, {}};
-        must(::syscall(SYS_capset, &header, sets));
+        must(profile_.drop_capabilities());
         step("no_new_privs, seccomp");
-        must(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
-        sock_fprog program{.len = static_cast<unsigned short>(filter_.size()),
-                           .filter = filter_.data()};
-        must(::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program));
+        must(profile_.install_filter());
         step("descriptors, execve, first instruction");
         must(::dup2(output_, STDOUT_FILENO));
         must(::syscall(SYS_close_range, 3, ~0U, 0));
@@ -320,28 +305,6 @@ class floor_start {
         if (empty >= 0) ::close(empty);
     }
 
-    void make_filter() {
-#if defined(__x86_64__)
-        constexpr unsigned arch = AUDIT_ARCH_X86_64;
-#else
-        constexpr unsigned arch = AUDIT_ARCH_AARCH64;
-#endif
-        const auto load = [](std::size_t offset) {
-            return sock_filter{BPF_LD | BPF_W | BPF_ABS, 0, 0, static_cast<unsigned>(offset)};
-        };
-        const auto answer = [](unsigned what) { return sock_filter{BPF_RET | BPF_K, 0, 0, what}; };
-        filter_ = {load(offsetof(seccomp_data, arch)),
-                   {BPF_JMP | BPF_JEQ | BPF_K, 1, 0, arch},
-                   answer(SECCOMP_RET_KILL_PROCESS),
-                   load(offsetof(seccomp_data, nr))};
-        std::size_t left = std::size(refused_calls);
-        for (const auto& [number, name] : refused_calls)
-            filter_.push_back(
-                {BPF_JMP | BPF_JEQ | BPF_K, static_cast<unsigned char>(left--), 0, number});
-        filter_.push_back(answer(SECCOMP_RET_ALLOW));
-        filter_.push_back(answer(SECCOMP_RET_ERRNO | EPERM));
-    }
-
     std::string rootfs_;
     std::string scratch_;
     std::string upper_;
@@ -349,7 +312,7 @@ class floor_start {
     std::string cgroup_;
     floor_network* network_;
     char* stack_;
-    std::vector<sock_filter> filter_;
+    bare_profile profile_;
     steps steps_;
     int output_ = -1;
     int failed_ = 0;

@@ -117,7 +117,8 @@ class peer {
 };
 
 /// The specification that runc and crun get.
-inline std::string oci_specification(const place& where, const std::string& name) {
+inline std::string oci_specification(const place& where, const std::string& name,
+                                     const std::string& args = "\"/bin/payload\"") {
     std::vector<std::string> caps;
     for (const auto& [number, cap] : capabilities) caps.push_back(fmt::format("\"{}\"", cap));
     std::vector<std::string> refused;
@@ -149,7 +150,7 @@ inline std::string oci_specification(const place& where, const std::string& name
         mount("/sys/fs/cgroup", "cgroup", R"("nosuid","noexec","nodev","relatime","ro")")};
     return fmt::format(
         R"({{"ociVersion":"1.0.2","hostname":"bench","root":{{"path":"{}"}},"mounts":[{}],
-"process":{{"args":["/bin/payload"],"env":["PATH=/bin"],"cwd":"/","user":{{"uid":0,"gid":0}},
+"process":{{"args":[{}],"env":["PATH=/bin"],"cwd":"/","user":{{"uid":0,"gid":0}},
  "noNewPrivileges":true,"capabilities":{{"bounding":{},"effective":{},"permitted":{}}}}},
 "linux":{{"cgroupsPath":"/{}/{}","resources":{{{}}},"maskedPaths":[{}],"readonlyPaths":[{}],
  "namespaces":[{{"type":"pid"}},{{"type":"network"}},{{"type":"ipc"}},{{"type":"uts"}},
@@ -157,7 +158,7 @@ inline std::string oci_specification(const place& where, const std::string& name
  "seccomp":{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{{"names":[{}],
   "action":"SCMP_ACT_ERRNO","errnoRet":1}}]}}}}}}
 )",
-        where.rootfs(), fmt::join(mounts, ","), set, set, set, where.name(), name, resources,
+        where.rootfs(), fmt::join(mounts, ","), args, set, set, set, where.name(), name, resources,
         fmt::join(masked, ","), fmt::join(read_only, ","), fmt::join(refused, ","));
 }
 
