@@ -25,7 +25,7 @@ constexpr const char* script =
     "mknod pipe p && echo made a pipe; mknod disk b 8 0 2>/dev/null || echo no device; "
     "cat /from/outside";
 
-/// Answers one call.
+// Answers one call.
 void answer(seccomp_call& call, int file) {
     if (call.name() == "mknodat") {
         const bool device = S_ISBLK(call.argument(2)) || S_ISCHR(call.argument(2));

@@ -46,7 +46,7 @@ int after(Answer answer) {
 }  // namespace
 
 TEST_CASE("a call tells who calls what with which arguments") {
-    filtered_child child(asking_getppid(), [] { ask(1, 2UL << 40, -3L, 4, 5, 6); });
+    filtered_child child(asking_getppid(), [] { ask(1L, 2UL << 40, -3L, 4L, 5L, 6L); });
     auto call = seccomp_call::receive(listener_of(child));
     REQUIRE(call);
     CHECK(call->pid() == child.pid());
