@@ -5,8 +5,6 @@
 // up to its execve. Making one has no side effect outside this process.
 #pragma once
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -18,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include <kumiki/container/shared_memory.hpp>
 #include <kumiki/container/step.hpp>
 #include <kumiki/sys/check.hpp>
 
@@ -83,11 +82,8 @@ class plan {
     template <class Object>
         requires std::is_trivially_destructible_v<Object>
     Object* shared_object() {
-        void* memory = ::mmap(nullptr, sizeof(Object), PROT_READ | PROT_WRITE,
-                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-        sys::check(memory == MAP_FAILED ? -1 : 0, "mmap", "memory shared with the child");
-        shared_.emplace_back(memory, unmap{sizeof(Object)});
-        return new (memory) Object;
+        shared_.push_back(detail::make_shared_memory(sizeof(Object)));
+        return new (shared_.back().get()) Object;
     }
     /// Text as a C string that lives as long as the plan.
     const char* text(std::string_view value) {
@@ -193,10 +189,6 @@ class plan {
     const child_report& report() const noexcept { return *report_; }
 
   private:
-    struct unmap {
-        std::size_t size;
-        void operator()(void* memory) const noexcept { ::munmap(memory, size); }
-    };
     struct detail_of_step {
         std::string_view shown;
         std::array<operand::shape, 6> arguments{};
@@ -220,7 +212,7 @@ class plan {
     }
 
     arena memory_;
-    std::vector<std::unique_ptr<void, unmap>> shared_;
+    std::vector<detail::shared_memory> shared_;
     child_report* report_ = nullptr;  ///< in the first of them
     std::vector<step> steps_;
     std::vector<detail_of_step> details_;
