@@ -1,6 +1,7 @@
 // bench_exec: what it costs to run a further process in a running container, side by side in one run:
 // the bare system calls, kumiki, crun, runc. benchmarks/run builds it; see docs/performance.md.
 #include <fcntl.h>
+#include <linux/keyctl.h>
 #include <poll.h>
 #include <sched.h>
 #include <spawn.h>
@@ -68,12 +69,14 @@ class running_container {
     kumiki::container box_;
 };
 
-/// setns, clone3, privileges, execve: in sequence, as one would write it in C.
+/// setns, clone3, privileges, execve: in sequence, as one would write it in C. The process gets what
+/// kumiki gives it: the same filter, a session keyring of its own.
 class floor_exec {
   public:
     explicit floor_exec(running_container& in)
         : pidfd_(in.box().pidfd()), group_(in.box().cgroup().fd()),
-          own_pids_(sys::open_at(AT_FDCWD, "/proc/self/ns/pid", O_RDONLY)) {}
+          own_pids_(sys::open_at(AT_FDCWD, "/proc/self/ns/pid", O_RDONLY)),
+          profile_(kumiki::default_seccomp_profile(kumiki::default_capabilities)->instructions()) {}
 
     sample run() {
         stamp_pipe output;
@@ -106,6 +109,7 @@ class floor_exec {
     }
     [[noreturn]] void in_child() noexcept {
         must(::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
+        must(::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr));
         must(::setns(pidfd_,
                      CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP));
         must(::setsid());

@@ -22,7 +22,11 @@ namespace bench {
 
 class bare_profile {
   public:
+    /// With the filter that all contenders of a start get.
     bare_profile() { make_filter(); }
+    /// With another one.
+    explicit bare_profile(std::span<const sock_filter> filter)
+        : filter_(filter.begin(), filter.end()) {}
 
     std::span<const sock_filter> filter() const noexcept { return filter_; }
 

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -40,7 +41,10 @@ struct holdings {
         holdings found;
         std::error_code gone;
         for (const auto& entry : fs::directory_iterator("/proc/self/fd", gone)) {
-            const auto target = fs::read_symlink(entry.path(), gone).string();
+            auto target = fs::read_symlink(entry.path(), gone).string();
+            // Several programs share the group "kumiki": another one may remove it meanwhile.
+            constexpr std::string_view removed = " (deleted)";
+            if (target.ends_with(removed)) target.resize(target.size() - removed.size());
             if (target.find("/proc/") != 0)  // the listing itself
                 found.descriptors.insert(entry.path().filename().string() + " " + target);
         }

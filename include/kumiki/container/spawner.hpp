@@ -67,10 +67,12 @@ class spawner {
     }
 
     void submit(spawner_job& job) {
-        const std::lock_guard hold(mutex_);
-        queue_.push_back(&job);
-        if (idle_ < queue_.size() && threads_ < most) start_thread();
-        wake_.notify_one();
+        {
+            const std::lock_guard hold(mutex_);
+            queue_.push_back(&job);
+            if (idle_ < queue_.size() && threads_ < most) start_thread();
+        }
+        wake_.notify_one();  // with the lock held the thread would wake up only to wait for it
     }
 
     /// Takes back a job that no thread has begun with; false when it is too late.
