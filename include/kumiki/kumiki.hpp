@@ -97,6 +97,7 @@
 #include <kumiki/container/result.hpp>
 #include <kumiki/container/rootless.hpp>
 #include <kumiki/container/shared_memory.hpp>
+#include <kumiki/container/spawn_job.hpp>
 #include <kumiki/container/spawner.hpp>
 #include <kumiki/container/spec.hpp>
 #include <kumiki/container/standard_pipes.hpp>

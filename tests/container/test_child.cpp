@@ -9,6 +9,7 @@
 
 #include <kumiki/container/child.hpp>
 #include <kumiki/container/plan.hpp>
+#include <kumiki/container/spawn_job.hpp>
 #include <kumiki/container/spawner.hpp>
 #include <kumiki/sys/file.hpp>
 #include <kumiki/sys/pidfd.hpp>

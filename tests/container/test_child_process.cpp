@@ -1,7 +1,9 @@
 #include <poll.h>
 #include <sys/wait.h>
 
+#include <chrono>
 #include <string>
+#include <thread>
 
 #include <kumiki/container/child_process.hpp>
 
@@ -41,8 +43,8 @@ holdings settled_holdings(clone_mode mode) {
     {
         auto sockets = detail::control_sockets::make();
         const int end = sockets.child.get();
-        detail::child_process child(waiting_plan(end, 0), std::move(sockets), 0, -1, mode);
-        child.submit();
+        detail::child_process child(0, -1, mode);
+        child.submit(waiting_plan(end, 0), std::move(sockets));
         child.signal_go();
         child.await_clone();
         child.reap();
@@ -65,8 +67,8 @@ TEST_CASE("a child speaks, waits for its go, and is reaped") {
     {
         auto sockets = detail::control_sockets::make();
         const int end = sockets.child.get();
-        detail::child_process child(waiting_plan(end, 7), std::move(sockets), 0, -1, mode);
-        child.submit();
+        detail::child_process child(0, -1, mode);
+        child.submit(waiting_plan(end, 7), std::move(sockets));
         hear(child);
         CHECK(child.pid() > 0);
         CHECK(::fcntl(child.pidfd(), F_GETFD) >= 0);
@@ -80,26 +82,53 @@ TEST_CASE("a child speaks, waits for its go, and is reaped") {
     KUMIKI_CHECK_NOTHING_LEFT(before);
 }
 
+TEST_CASE("a thread that stands by makes the child once it has the plan") {
+    const clone_mode mode = any_mode();
+    const auto patience = GENERATE(std::chrono::microseconds(0), std::chrono::milliseconds(50));
+    const auto before = settled_holdings(mode);
+    {
+        detail::child_process child(0, -1, mode);
+        child.set_birth_place(sys::open_at(AT_FDCWD, "/proc/self/ns/uts", O_RDONLY),
+                              namespace_kind::uts);
+        child.prepare();
+        std::this_thread::sleep_for(patience);
+        auto sockets = detail::control_sockets::make();
+        const int end = sockets.child.get();
+        child.submit(waiting_plan(end, 7), std::move(sockets));
+        hear(child);
+        child.signal_go();
+        child.await_clone();
+        CHECK(child.clone_error() == 0);
+        CHECK(child.reap().value_or(sys::exit_status{}).code == 7);
+    }
+    KUMIKI_CHECK_NOTHING_LEFT(before);
+}
+
 TEST_CASE("a child that is given up while it waits is killed, reaped and gone") {
     const clone_mode mode = any_mode();
     const auto before = settled_holdings(mode);
     SECTION("once it has spoken") {
         auto sockets = detail::control_sockets::make();
         const int end = sockets.child.get();
-        detail::child_process child(waiting_plan(end, 7), std::move(sockets), 0, -1, mode);
-        child.submit();
+        detail::child_process child(0, -1, mode);
+        child.submit(waiting_plan(end, 7), std::move(sockets));
         hear(child);
     }
     SECTION("at any time") {
         auto sockets = detail::control_sockets::make();
         const int end = sockets.child.get();
-        detail::child_process child(waiting_plan(end, 7), std::move(sockets), 0, -1, mode);
-        child.submit();
+        detail::child_process child(0, -1, mode);
+        child.submit(waiting_plan(end, 7), std::move(sockets));
     }
-    SECTION("before it was asked for") {
-        auto sockets = detail::control_sockets::make();
-        const int end = sockets.child.get();
-        detail::child_process child(waiting_plan(end, 7), std::move(sockets), 0, -1, mode);
+    SECTION("before it was asked for") { detail::child_process child(0, -1, mode); }
+    SECTION("when a thread stands by for it") {
+        detail::child_process child(0, -1, mode);
+        child.prepare();
+    }
+    SECTION("when a thread has stood by for long") {
+        detail::child_process child(0, -1, mode);
+        child.prepare();
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
     KUMIKI_CHECK_NOTHING_LEFT(before);
 }
@@ -110,8 +139,8 @@ TEST_CASE("a child that was given to the caller is the caller's") {
     {
         auto sockets = detail::control_sockets::make();
         const int end = sockets.child.get();
-        detail::child_process child(waiting_plan(end, 4), std::move(sockets), 0, -1, mode);
-        child.submit();
+        detail::child_process child(0, -1, mode);
+        child.submit(waiting_plan(end, 4), std::move(sockets));
         child.signal_go();
         await_end(child);
         child.await_clone();
@@ -126,8 +155,8 @@ TEST_CASE("a clone that failed leaves an errno and nothing else") {
     {
         auto sockets = detail::control_sockets::make();
         const int end = sockets.child.get();
-        detail::child_process child(waiting_plan(end, 4), std::move(sockets), 0, 1000000, mode);
-        child.submit();
+        detail::child_process child(0, 1000000, mode);
+        child.submit(waiting_plan(end, 4), std::move(sockets));
         child.await_clone();
         CHECK(child.clone_error() == EBADF);
         await_end(child);  // the supervisor's poll wakes up
@@ -144,8 +173,8 @@ TEST_CASE("a go to a child that has failed by itself is no error") {
     out.plan.keep(end);
     out.plan.call("/nowhere", SYS_chdir, {out.plan.text("/nowhere")});
     out.program = out.plan.finish();
-    detail::child_process child(std::move(out), std::move(sockets), 0, -1, any_mode());
-    child.submit();
+    detail::child_process child(0, -1, any_mode());
+    child.submit(std::move(out), std::move(sockets));
     await_end(child);
     child.await_clone();
     child.signal_go();

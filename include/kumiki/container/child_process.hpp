@@ -12,6 +12,7 @@
 #include <utility>
 
 #include <kumiki/container/encode.hpp>
+#include <kumiki/container/spawn_job.hpp>
 #include <kumiki/container/spawner.hpp>
 #include <kumiki/core/observer.hpp>
 #include <kumiki/core/unique_fd.hpp>
@@ -47,15 +48,12 @@ struct control_sockets {
 /// Owns the child up to release(). Its end before that kills and reaps the child.
 class child_process {
   public:
-    child_process(encoded_plan program, control_sockets sockets, std::uint64_t flags, int cgroup,
-                  clone_mode mode)
-        : program_(std::move(program)), control_(std::move(sockets.own)) {
+    /// `cgroup`: a group's descriptor, which must stay, or -1.
+    child_process(std::uint64_t flags, int cgroup, clone_mode mode) {
         job_.flags = flags;
         job_.cgroup = cgroup;
         job_.shared_memory = sys::has_own_stack_clone && mode != clone_mode::own_memory &&
                              (mode == clone_mode::shared_memory || !is_sanitized);
-        job_.program = program_.program;
-        job_.child_end = std::move(sockets.child);
     }
     child_process(const child_process&) = delete;
     child_process& operator=(const child_process&) = delete;
@@ -64,9 +62,25 @@ class child_process {
     /// The child is born in this namespace and not in that of a spawner's thread.
     void set_birth_place(unique_fd where, namespace_kind kind) {
         job_.places.push_back({.fd = std::move(where), .kind = kind});
+        if (kind == namespace_kind::pid) job_.places.back().open_home();
     }
-    void submit() {
+    /// Wakes up the thread that will make the child, which takes about as long as writing its plan.
+    void prepare() {
+        job_.wanted = spawn_job::order::stand_by;
         spawner::shared().submit(job_);
+        prepared_ = true;
+    }
+    /// Has the child made, with this plan.
+    void submit(encoded_plan program, control_sockets sockets) {
+        program_ = std::move(program);
+        control_ = std::move(sockets.own);
+        job_.program = program_.program;
+        job_.child_end = std::move(sockets.child);
+        if (prepared_)
+            job_.set_order(spawn_job::order::go);
+        else
+            spawner::shared().submit(job_);
+        prepared_ = false;
         submitted_ = true;
     }
     /// Waits for the end of the clone: short, once the control socket has come to its end. Another
@@ -127,6 +141,10 @@ class child_process {
 
   private:
     void abandon() noexcept {
+        if (prepared_) {
+            job_.set_order(spawn_job::order::give_up);
+            if (!spawner::shared().withdraw(job_)) spawner::shared().wait(job_);
+        }
         if (!submitted_) return;
         release_quietly([&] {
             if (spawner::shared().withdraw(job_)) return;
@@ -159,6 +177,7 @@ class child_process {
     encoded_plan program_;
     unique_fd control_;
     spawn_job job_;
+    bool prepared_ = false;  // and not yet told what to do
     bool submitted_ = false;
 };
 

@@ -102,13 +102,18 @@ class process_encoder {
     /// Opens the paths of Landlock's rules, below the process's root.
     void landlock() { privileges_.make_landlock(); }
 
-    /// Waits until the supervisor says that everything outside is in force.
-    void barrier(int control, std::chrono::milliseconds limit) {
+    /// Waits for the ids of a user who is known by name. The supervisor is spoken to over `control`,
+    /// and waited for at most `limit`.
+    void await_ids(int control, std::chrono::milliseconds limit) {
         privileges_.filter().speak_over(control, limit);
-        plan_.special(step_kind::await_byte, "the supervisor's go", {control, limit.count()});
-        // Another byte of the same kind: whichever comes first, both are there after the second.
         if (named_)
             plan_.special(step_kind::await_byte, "the user's ids", {control, limit.count()});
+    }
+    /// Waits until the supervisor says that everything outside is in force, and for the ids. Both
+    /// are bytes of one kind: whichever comes first, both are there after the second.
+    void barrier(int control, std::chrono::milliseconds limit) {
+        plan_.special(step_kind::await_byte, "the supervisor's go", {control, limit.count()});
+        await_ids(control, limit);
     }
 
     /// `sets_groups`: whether the supplementary groups can be set (rootless.hpp).
@@ -140,9 +145,10 @@ class process_encoder {
         if (process_.death_signal != 0) {
             plan_.call("the parent-death signal", SYS_prctl,
                        {PR_SET_PDEATHSIG, process_.death_signal, 0, 0, 0});
-            // A supervisor that died before the line above is noticed here: EPIPE.
+            // A supervisor that died before the line above is noticed here: EPIPE. Nothing is sent,
+            // so that nobody is woken up for it.
             plan_.call("the supervisor", SYS_sendto,
-                       {control, plan_.text("a"), 1, int{MSG_NOSIGNAL}, 0, 0});
+                       {control, plan_.text(""), 0, int{MSG_NOSIGNAL}, 0, 0});
         }
         privileges_.no_new_privileges();
     }

@@ -76,7 +76,7 @@ inline encoded_plan encode_exec(const process_spec& spec, const container_parts&
     process.close_all_but(control);
     process.process_limits();
     process.landlock();
-    process.barrier(control, of.start_limit);
+    process.await_ids(control, of.start_limit);
     const std::vector<std::string> candidates = spec.candidates();
     process.identity(control, candidates, of.caller.sets_groups);
     out.fetched_listener = process.fetched_listener();
@@ -158,8 +158,6 @@ namespace detail {
 /// Runs `wanted` in the container; `parts` must stay until this has ended.
 inline task<exec_process> enter_container(scheduler& io, container_parts& parts, exec_spec wanted,
                                           plan_tap tap = {}) {
-    const process_spec spec = wanted.complete(parts.process);
-    require_standard_descriptors(spec);
     if (parts.result)
         throw start_error(ESRCH,
                           {.operation = "enter",
@@ -168,18 +166,19 @@ inline task<exec_process> enter_container(scheduler& io, container_parts& parts,
                            .container = parts.name,
                            .remedy = "The container has ended."},
                           125);
-    control_sockets sockets = control_sockets::make();
-    encoded_plan program = encode_exec(spec, parts, sockets.child.get());
-    if (tap.alter != nullptr) tap.alter(*program.program, tap.context);
-    standard_pipes pipes(io, std::move(program.pipes));
-    child_process child(std::move(program), std::move(sockets), 0, parts.group.fd(),
-                        clone_mode::own_memory);
+    child_process child(0, parts.group.fd(), clone_mode::own_memory);
+    child.prepare();
     if (!parts.caller.unprivileged)
         child.set_birth_place(
             namespace_fd::of_pidfd(parts.pidfd.get(), namespace_kind::pid).release(),
             namespace_kind::pid);
-    child.submit();
-    child.signal_go();
+    const process_spec spec = wanted.complete(parts.process);
+    require_standard_descriptors(spec);
+    control_sockets sockets = control_sockets::make();
+    encoded_plan program = encode_exec(spec, parts, sockets.child.get());
+    if (tap.alter != nullptr) tap.alter(*program.program, tap.context);
+    standard_pipes pipes(io, std::move(program.pipes));
+    child.submit(std::move(program), std::move(sockets));
     from_child got;
     auto in_time =
         co_await with_timeout(io, parts.start_limit, follow_child(io, child, std::nullopt, got));

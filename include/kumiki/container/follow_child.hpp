@@ -3,7 +3,7 @@
 // The control socket carries single bytes: from the child 'b' (it is there, where it needs id maps),
 // 't' with a descriptor (its terminal), 'p' and 'q' with its passwd and group files, 'u' (it asks
 // whose ids a user's name stands for), 'l' with its filter's listener or 'f' (it waits until that was
-// fetched), 'a' (it asks whether anybody is there); to the child 'n' with its network namespace, and
+// fetched); to the child 'n' with its network namespace, and
 // 'g' at each step that waits. The child's end closes at its execve, or with its death: the report
 // says which. An init keeps it: 'x' and a byte, errno or 0, say how the execve of its payload went,
 // and its last word is for later (init.hpp).

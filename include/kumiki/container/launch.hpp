@@ -118,6 +118,20 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
         parts->line.mark("leases");
     }
 
+    const namespace_kind joined = spec.joined_namespaces();
+    // The cgroup and time namespaces are the child's to make (encode.hpp says why).
+    namespace_kind made_later = namespace_kind::cgroup | namespace_kind::time;
+    if (netns) made_later |= namespace_kind::net;
+    child_process child(clone_flags(spec.all_namespaces() & ~made_later), parts->group.fd(),
+                        has(joined, namespace_kind::pid) ? clone_mode::own_memory : spec.clone);
+    // A thread without privilege cannot go elsewhere, nor has it ever been.
+    if (!caller.unprivileged && !has(spec.all_namespaces() | joined, namespace_kind::net))
+        child.set_birth_place(sys::open_at(AT_FDCWD, "/proc/thread-self/ns/net", O_RDONLY),
+                              namespace_kind::net);
+    for (const auto& each : spec.join)
+        child.set_birth_place(each->duplicate().release(), each->kind());
+    child.prepare();
+
     encoded_plan program = encode(spec, {.control = sockets.child.get(),
                                          .hostname = hostname,
                                          .files = etc_files(hostname, addresses),
@@ -129,22 +143,8 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
     parts->users = spec.user_namespace;
     if (tap.alter != nullptr) tap.alter(*program.program, tap.context);
     parts->pipes = standard_pipes(io, std::move(program.pipes));
-    const namespace_kind joined = spec.joined_namespaces();
-    // The cgroup and time namespaces are the child's to make (encode.hpp says why).
-    namespace_kind made_later = namespace_kind::cgroup | namespace_kind::time;
-    if (netns) made_later |= namespace_kind::net;
-    child_process child(std::move(program), std::move(sockets),
-                        clone_flags(spec.all_namespaces() & ~made_later), parts->group.fd(),
-                        has(joined, namespace_kind::pid) ? clone_mode::own_memory : spec.clone);
     parts->line.mark("plan");
-
-    // A thread without privilege cannot go elsewhere, nor has it ever been.
-    if (!caller.unprivileged && !has(spec.all_namespaces() | joined, namespace_kind::net))
-        child.set_birth_place(sys::open_at(AT_FDCWD, "/proc/thread-self/ns/net", O_RDONLY),
-                              namespace_kind::net);
-    for (const auto& each : spec.join)
-        child.set_birth_place(each->duplicate().release(), each->kind());
-    child.submit();
+    child.submit(std::move(program), std::move(sockets));
     std::optional<work_for_born> work;
     if (spec.user_namespace)
         work.emplace(

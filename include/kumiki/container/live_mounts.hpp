@@ -168,11 +168,11 @@ inline mount_error container_has_ended(const std::string& name, const char* oper
 /// Runs a plan that enters the container and ends.
 inline task<void> run_inside(scheduler& io, std::string name, std::chrono::milliseconds limit,
                              encoded_plan program, control_sockets sockets) {
-    child_process child(std::move(program), std::move(sockets), 0, -1, clone_mode::own_memory);
+    child_process child(0, -1, clone_mode::own_memory);
     // Its own birth place, said so that it is born not dumpable.
     child.set_birth_place(sys::open_at(AT_FDCWD, "/proc/thread-self/ns/pid", O_RDONLY),
                           namespace_kind::pid);
-    child.submit();
+    child.submit(std::move(program), std::move(sockets));
     from_child none;
     auto in_time = co_await with_timeout(io, limit, follow_child(io, child, std::nullopt, none));
     if (!in_time)

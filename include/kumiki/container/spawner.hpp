@@ -7,8 +7,6 @@
 // a vfork, and would otherwise take the supervisor along with a child that shares its memory.
 #pragma once
 
-#include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -22,23 +20,12 @@
 #include <memory>
 #include <mutex>
 #include <thread>
-#include <utility>
-#include <vector>
 
-#include <kumiki/container/child.hpp>
-#include <kumiki/core/unique_fd.hpp>
-#include <kumiki/ns/kind.hpp>
+#include <kumiki/core/error.hpp>
 #include <kumiki/sys/check.hpp>
 #include <kumiki/sys/raw.hpp>
 
 namespace kumiki::inline v0 {
-
-/// How a child is made.
-enum class clone_mode : std::uint8_t {
-    automatic,      ///< shared memory where that is possible
-    shared_memory,  ///< CLONE_VM | CLONE_VFORK: costs the same whatever the size of this process
-    own_memory,     ///< a copy of the page tables, as fork makes
-};
 
 namespace detail {
 
@@ -178,94 +165,6 @@ class spawner {
     std::size_t sharing_ = 0;
     std::size_t hiding_ = 0;
     int dumpable_ = 1;
-};
-
-/// A namespace that a child is born in, and not in that of a spawner's thread: the thread goes there
-/// for the clone, and comes back.
-struct birth_place {
-    unique_fd fd{};
-    namespace_kind kind = namespace_kind::none;
-    unique_fd home{};
-
-    /// errno, or 0.
-    int enter() noexcept {
-        home.reset(::open(home_link(), O_RDONLY | O_CLOEXEC));
-        if (!home || ::setns(fd.get(), static_cast<int>(clone_flags(kind))) != 0) return errno;
-        return 0;
-    }
-    void leave() noexcept {
-        if (home) ::setns(home.get(), static_cast<int>(clone_flags(kind)));
-        home.reset();
-    }
-
-  private:
-    const char* home_link() const noexcept {
-        switch (kind) {
-        case namespace_kind::net:
-            return "/proc/thread-self/ns/net";
-        case namespace_kind::ipc:
-            return "/proc/thread-self/ns/ipc";
-        case namespace_kind::uts:
-            return "/proc/thread-self/ns/uts";
-        case namespace_kind::pid:  // setns(2) moves only the children
-            return "/proc/thread-self/ns/pid";
-        default:
-            return "";
-        }
-    }
-};
-
-/// One clone3.
-struct spawn_job : spawner_job {
-    spawn_job() : spawner_job(&make) {}
-
-    std::uint64_t flags = 0;  ///< CLONE_NEW* and the like; CLONE_PIDFD is added
-    int cgroup = -1;  ///< the cgroup to be born in; -1: the parent's
-    std::vector<birth_place> places{};  ///< of other kinds it is this thread's namespaces
-    bool shared_memory = true;
-    child_program* program = nullptr;
-    unique_fd child_end{};  ///< closed here once the child has its own copy
-
-    pid_t pid = 0;  ///< set before the child's first step
-    int pidfd = -1;  ///< likewise; the caller takes it over
-    int error = 0;  ///< errno of a clone3 that failed; valid after wait()
-
-  private:
-    static void make(spawner_job& self, char* stack) noexcept {
-        auto& job = static_cast<spawn_job&>(self);
-        sys::clone_arguments request{
-            .flags = job.flags | sys::clone_pidfd | sys::clone_parent_settid |
-                     sys::clone_clear_sighand | (job.cgroup >= 0 ? sys::clone_into_cgroup : 0),
-            .pidfd = reinterpret_cast<std::uint64_t>(&job.pidfd),
-            .parent_tid = reinterpret_cast<std::uint64_t>(&job.pid),
-            .exit_signal = SIGCHLD,
-            .cgroup = static_cast<std::uint64_t>(job.cgroup >= 0 ? job.cgroup : 0)};
-        long result = 0;
-        for (birth_place& place : job.places)
-            if (result == 0) result = -place.enter();
-        if (result < 0) {
-            // the clone is left out
-        } else if (job.shared_memory && stack == nullptr) {
-            result = -ENOMEM;
-        } else if (job.shared_memory) {
-            request.flags |= sys::clone_vm | sys::clone_vfork;
-            request.stack = reinterpret_cast<std::uint64_t>(stack);
-            request.stack_size = spawner::stack_size;
-            spawner::shared().begin_sharing();
-            result = sys::clone_on_stack(request, child_main, job.program);
-            spawner::shared().end_sharing();
-        } else {
-            const bool hidden = !job.places.empty();
-            if (hidden) spawner::shared().begin_hiding();
-            result = sys::clone_copied(request, child_main, job.program);
-            if (hidden) spawner::shared().end_hiding();
-        }
-        for (birth_place& place : job.places) place.leave();
-        job.error = result < 0 ? static_cast<int>(-result) : 0;
-        // The kernel has written a number before it failed, of a descriptor that never was.
-        if (result < 0) job.pidfd = -1;
-        job.child_end.reset();
-    }
 };
 
 }  // namespace detail

@@ -13,7 +13,7 @@
 #include <kumiki/cgroup/limits.hpp>
 #include <kumiki/container/held_mounts.hpp>
 #include <kumiki/container/process_spec.hpp>
-#include <kumiki/container/spawner.hpp>
+#include <kumiki/container/spawn_job.hpp>
 #include <kumiki/container/sysctl.hpp>
 #include <kumiki/core/text.hpp>
 #include <kumiki/network/endpoint.hpp>

@@ -24,6 +24,17 @@
 
 namespace kumiki::inline v0::sys {
 
+/// Tells the processor that this thread spins: its core is the sibling's meanwhile.
+inline void pause() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+    asm volatile("pause" ::: "memory");
+#elif defined(__aarch64__)
+    asm volatile("isb" ::: "memory");  // yield does nothing on most
+#else
+    asm volatile("" ::: "memory");
+#endif
+}
+
 #if defined(__x86_64__) && !defined(__ILP32__)
 /// True where the child can run on a stack of its own in shared memory (clone_on_stack()).
 inline constexpr bool has_own_stack_clone = true;
