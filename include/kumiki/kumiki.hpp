@@ -133,7 +133,9 @@
 #include <kumiki/network/base_rules.hpp>
 #include <kumiki/network/bridge_network.hpp>
 #include <kumiki/network/bridge_options.hpp>
+#include <kumiki/network/bridge_rules.hpp>
 #include <kumiki/network/container_rules.hpp>
+#include <kumiki/network/denial_rules.hpp>
 #include <kumiki/network/end_flows.hpp>
 #include <kumiki/network/endpoint.hpp>
 #include <kumiki/network/endpoint_remover.hpp>
@@ -145,6 +147,7 @@
 #include <kumiki/network/names.hpp>
 #include <kumiki/network/network_state.hpp>
 #include <kumiki/network/policy.hpp>
+#include <kumiki/network/policy_chain.hpp>
 #include <kumiki/network/port_holder.hpp>
 #include <kumiki/network/port_reservation.hpp>
 #include <kumiki/network/publish.hpp>

@@ -18,21 +18,11 @@
 #include <kumiki/netlink/nft_action.hpp>
 #include <kumiki/netlink/nft_match.hpp>
 #include <kumiki/netlink/nftables.hpp>
+#include <kumiki/network/bridge_rules.hpp>
+#include <kumiki/network/denial_rules.hpp>
 #include <kumiki/network/ruleset.hpp>
 
 namespace kumiki::inline v0::detail {
-
-/// On a packet that the forward chains below let through from port to port of one bridge. Where
-/// br_netfilter is on, a packet to a published port of a sibling is translated in the bridge and
-/// never leaves it; the mark tells the bridge's table that it was seen. The mark of what comes from
-/// a container is cleared by the kernel when it leaves the container's namespace.
-inline constexpr std::uint32_t seen_mark = 0x6b756d69;
-
-inline constexpr std::uint16_t ethertype_ipv4 = 0x0800;
-inline constexpr std::uint16_t ethertype_arp = 0x0806;
-inline constexpr std::uint16_t ethertype_ipv6 = 0x86dd;
-inline constexpr std::uint8_t icmp_number = 1;
-inline constexpr std::uint8_t icmpv6_number = 58;
 
 /// Translates the destination of what is for a published port.
 inline void put_published_rules(nft::batch& change, const nft::table& table) {
@@ -66,17 +56,15 @@ inline void put_filter_rules(nft::batch& change, const nft::table& table,
     change.add_rule(table, "egress", "may stay in the bridge", output_is(bridge),
                     load_value{value::number(seen_mark)}, store_meta{});
     change.add_rule(table, "egress", "", answers, decide{accept()});
-    change.add_rule(table, "egress", "", state_is_any(ct_state::invalid | ct_state::untracked),
-                    counter{}, decide{drop()});
+    put_denial(change, table, "egress", "", state_is_any(ct_state::invalid | ct_state::untracked));
     verdicts("egress", side::source, ruleset::egress);
-    change.add_rule(table, "egress", "not a container's address", counter{}, decide{drop()});
+    put_denial(change, table, "egress", "not a container's address");
 
     change.add_rule(table, "ingress", "", output_is(bridge, NFT_CMP_NEQ), decide{leave()});
     change.add_rule(table, "ingress", "", answers, decide{accept()});
-    change.add_rule(table, "ingress", "not published", destination_was_translated(NFT_CMP_EQ),
-                    counter{}, decide{drop()});
+    put_denial(change, table, "ingress", "not published", destination_was_translated(NFT_CMP_EQ));
     verdicts("ingress", side::destination, ruleset::ingress);
-    change.add_rule(table, "ingress", "not a container's address", counter{}, decide{drop()});
+    put_denial(change, table, "ingress", "not a container's address");
 
     change.add_rule(table, "host", "", input_is(bridge, NFT_CMP_NEQ), decide{leave()});
     change.add_rule(table, "host", "", answers, decide{accept()});
@@ -92,7 +80,7 @@ inline void put_filter_rules(nft::batch& change, const nft::table& table,
     change.add_rule(table, "host", "", family_is(ip_family::v6),
                     icmp_type_is(icmpv6_number, echo_v6), load_address(ip_family::v6, side::source),
                     decide_by(ruleset::egress(ip_family::v6).name));
-    change.add_rule(table, "host", "the host is not a peer", counter{}, decide{drop()});
+    put_denial(change, table, "host", "the host is not a peer");
 }
 
 /// Sources on the way out.
@@ -111,48 +99,6 @@ inline void put_masquerade_rules(nft::batch& change, const nft::table& table,
     for (const char* const loopback : {"127.0.0.0/8", "::1"})
         change.add_rule(table, "postrouting", "the host by its loopback",
                         from(cidr::parse(loopback)), output_is(options.bridge), masquerade{});
-}
-
-/// The bridge's table: containers send from their own addresses, and to the host alone.
-inline void put_bridge_rules(nft::batch& change, const nft::table& table) {
-    using namespace nft;
-    const auto is_type = [](std::uint16_t type) {
-        return std::tuple(load_payload{payload_base::link, 12, 2},
-                          compare{NFT_CMP_EQ, value::wire(type)});
-    };
-    const auto own = [](ip_family family, const load_payload& source) {
-        return std::tuple(load_meta{NFT_META_IIFNAME, r(0)}, source,
-                          lookup{.set = ruleset::sources(family).name, .from = r(0)});
-    };
-    const lookup is_port{.set = ruleset::ports().name, .from = r(0)};
-    change.add_rule(table, "prerouting", "", load_meta{NFT_META_IIFNAME, r(0)}, is_port,
-                    decide{go_to("sender")});
-
-    change.add_rule(table, "sender", "", is_type(ethertype_ipv4),
-                    own(ip_family::v4, load_address(ip_family::v4, side::source, r(4))),
-                    decide{accept()});
-    constexpr load_payload arp_sender{payload_base::network, 14, 4, r(4)};
-    change.add_rule(table, "sender", "", is_type(ethertype_arp), own(ip_family::v4, arp_sender),
-                    decide{accept()});
-    // Router advertisements and redirects are not a container's to send (CVE-2020-10749).
-    constexpr std::uint8_t router_advertisement = 134;
-    constexpr std::uint8_t redirect = 137;
-    for (const std::uint8_t type : {router_advertisement, redirect})
-        change.add_rule(table, "sender", "", is_type(ethertype_ipv6),
-                        icmp_type_is(icmpv6_number, type), counter{}, decide{drop()});
-    change.add_rule(table, "sender", "", is_type(ethertype_ipv6),
-                    own(ip_family::v6, load_address(ip_family::v6, side::source, r(4))),
-                    decide{accept()});
-    for (const char* const before_it_has_one : {"fe80::/10", "::"})
-        change.add_rule(
-            table, "sender", "", is_type(ethertype_ipv6), load_address(ip_family::v6, side::source),
-            is_in(cidr::parse(before_it_has_one)), protocol_is(icmpv6_number), decide{accept()});
-    change.add_rule(table, "sender", "not its own address", counter{}, decide{drop()});
-
-    for (const nft_meta_keys end : {NFT_META_IIFNAME, NFT_META_OIFNAME})
-        change.add_rule(table, "forward", "", load_meta{end, r(0)}, is_port,
-                        load_meta{.key = NFT_META_MARK},
-                        compare{NFT_CMP_NEQ, value::number(seen_mark)}, counter{}, decide{drop()});
 }
 
 /// All that is not one container's. In a kernel that has it already, elements and the containers'
@@ -191,12 +137,12 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
     // route_localnet on the bridge must not open 127.0.0.0/8 to anybody (CVE-2020-8558), and nobody
     // outside passes for a container.
     for (const char* const loopback : {"127.0.0.0/8", "::1"})
-        change.add_rule(tables.inet, "guard", "", input_is("lo", NFT_CMP_NEQ),
-                        to(cidr::parse(loopback)), counter{}, decide{drop()});
+        put_denial(change, tables.inet, "guard", "", input_is("lo", NFT_CMP_NEQ),
+                   to(cidr::parse(loopback)));
     for (const cidr& subnet : options.subnets)
-        change.add_rule(tables.inet, "guard", "not from the network",
-                        input_is(options.bridge, NFT_CMP_NEQ), input_is("lo", NFT_CMP_NEQ),
-                        from(subnet), counter{}, decide{drop()});
+        put_denial(change, tables.inet, "guard", "not from the network",
+                   input_is(options.bridge, NFT_CMP_NEQ), input_is("lo", NFT_CMP_NEQ),
+                   from(subnet));
     put_published_rules(change, tables.inet);
     // What is for others passes through: a published port is one of this host's (CVE-2025-67499).
     for (const char* const chain : {"prerouting", "output"})

@@ -7,19 +7,17 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <vector>
 
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/nft_action.hpp>
-#include <kumiki/netlink/nft_match.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/network/policy.hpp>
+#include <kumiki/network/policy_chain.hpp>
 #include <kumiki/network/publish.hpp>
 #include <kumiki/network/ruleset.hpp>
 
@@ -87,22 +85,17 @@ class container_rules {
     }
 
     void add_to(nft::batch& change) const {
-        if (!rules_.egress.rules().empty()) {
-            begin_chain(change, egress_chain());
-            for (const policy_rule& rule : rules_.egress.rules()) put_egress_rule(change, rule);
-            end_chain(change, egress_chain(), rules_.egress);
-        }
-        if (!rules_.ingress.rules().empty()) {
-            begin_chain(change, ingress_chain());
-            for (const policy_rule& rule : rules_.ingress.rules()) put_ingress_rule(change, rule);
-            end_chain(change, ingress_chain(), rules_.ingress);
-        }
+        const policy_chain out(tables_.inet, egress_chain());
+        if (!rules_.egress.rules().empty()) out.put_egress(change, rules_.egress);
+        const policy_chain in(tables_.inet, ingress_chain());
+        if (!rules_.ingress.rules().empty()) in.put_ingress(change, rules_.ingress);
         for (const part& each : parts_) change.add_elements(each.table, each.set, each.elements);
     }
     /// First the elements, which lead into the chains.
     void delete_from(nft::batch& change) const {
         for (const part& each : parts_) change.delete_elements(each.table, each.set, each.elements);
-        for (const std::string& chain : chains()) delete_chain(change, chain);
+        for (const std::string& chain : chains())
+            policy_chain(tables_.inet, chain).delete_from(change);
     }
     /// The same in batches of one deletion each.
     std::vector<nft::batch> single_deletions() const {
@@ -112,7 +105,7 @@ class container_rules {
                 all.emplace_back().delete_elements(each.table, each.set, std::span(&element, 1));
         // Those of older rules, too: nothing leads to them any more.
         for (const std::string& chain : {egress_chain(), ingress_chain()})
-            delete_chain(all.emplace_back(), chain);
+            policy_chain(tables_.inet, chain).delete_from(all.emplace_back());
         return all;
     }
 
@@ -156,53 +149,6 @@ class container_rules {
                 add(tables_.inet, ruleset::publish(address.family()),
                     {.key = nft::concat(port.transport, *port.address, outside), .data = data});
         }
-    }
-
-    void begin_chain(nft::batch& change, const std::string& name) const {
-        change.add_chain(tables_.inet, name);
-        change.flush_chain(tables_.inet, name);
-    }
-    void delete_chain(nft::batch& change, const std::string& name) const {
-        change.flush_chain(tables_.inet, name);
-        change.delete_chain(tables_.inet, name);
-    }
-    void end_chain(nft::batch& change, const std::string& name, const policy& rules) const {
-        change.add_rule(tables_.inet, name, "", nft::counter{}, decide(rules.otherwise()));
-    }
-    static nft::decide decide(access verdict) {
-        return {verdict == access::allow ? nft::accept() : nft::drop()};
-    }
-    // What the container wrote, before a published port's destination was translated.
-    void put_egress_rule(nft::batch& change, const policy_rule& rule) const {
-        std::optional<decltype(std::tuple(nft::family_is({}), nft::load_ct{}, nft::is_in({})))>
-            peer;
-        if (rule.peers) {
-            const ip_family family = rule.peers->address.family();
-            peer.emplace(nft::family_is(family), nft::load_original_destination(family),
-                         nft::is_in(*rule.peers));
-        }
-        std::optional<decltype(std::tuple(nft::protocol_is(protocol::tcp), nft::load_ct{},
-                                          nft::is_port_in({})))>
-            ports;
-        if (rule.ports)
-            ports.emplace(nft::protocol_is(rule.ports->transport),
-                          nft::load_ct{NFT_CT_PROTO_DST, nft::flow_direction::original},
-                          nft::is_port_in(rule.ports->ports));
-        change.add_rule(tables_.inet, egress_chain(), "", peer, ports, nft::counter{},
-                        decide(rule.verdict));
-    }
-    // The client as it is, and the container's own port.
-    void put_ingress_rule(nft::batch& change, const policy_rule& rule) const {
-        std::optional<decltype(nft::from(cidr{}))> peer;
-        if (rule.peers) peer = nft::from(*rule.peers);
-        std::optional<decltype(std::tuple(nft::protocol_is(protocol::tcp),
-                                          nft::load_destination_port(), nft::is_port_in({})))>
-            ports;
-        if (rule.ports)
-            ports.emplace(nft::protocol_is(rule.ports->transport), nft::load_destination_port(),
-                          nft::is_port_in(rule.ports->ports));
-        change.add_rule(tables_.inet, ingress_chain(), "", peer, ports, nft::counter{},
-                        decide(rule.verdict));
     }
 
     ruleset tables_;
