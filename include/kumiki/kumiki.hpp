@@ -67,6 +67,7 @@
 #include <kumiki/container/encode.hpp>
 #include <kumiki/container/encode_attributes.hpp>
 #include <kumiki/container/encode_filter.hpp>
+#include <kumiki/container/encode_live_mount.hpp>
 #include <kumiki/container/encode_masks.hpp>
 #include <kumiki/container/encode_mounts.hpp>
 #include <kumiki/container/encode_overlay.hpp>

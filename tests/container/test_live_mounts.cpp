@@ -310,8 +310,9 @@ TEST_CASE("what enters is not dumpable before it enters, and holds nothing else"
     const detail::owner_maps owners =
         own_users ? detail::owner_maps{&ids, &ids} : detail::owner_maps{};
     const unique_fd self(sys::open_pidfd(::getpid()));
-    const auto made = detail::encode_live_mount(bind_mount{.source = "/etc", .target = "/x"},
-                                                owners, self.get(), 9);
+    const auto made =
+        detail::encode_live_mount(bind_mount{.source = "/etc", .target = "/x"},
+                                  {.pidfd = self.get(), .control = 9, .owners = owners});
     const std::string text = to_string(made.plan);
     const auto first = text.find("prctl(4)");  // PR_SET_DUMPABLE, 0
     const auto enters = text.find("setns(");
@@ -376,12 +377,13 @@ TEST_CASE("each step of a mount that fails ends the child and is told by its nam
     in(sleeper(), {});
     const auto before = holdings::now();
     kumiki_test::with_container(io, sleeper(), [&](container& box) {
-        const auto unspoiled =
-            detail::encode_live_mount(tmpfs_mount{.target = "/t"}, {}, box.pidfd(), 9);
+        const auto unspoiled = detail::encode_live_mount(tmpfs_mount{.target = "/t"},
+                                                         {.pidfd = box.pidfd(), .control = 9});
         for (std::size_t at = 0; at < unspoiled.plan.size(); ++at) {
             auto sockets = detail::control_sockets::make();
-            auto program = detail::encode_live_mount(tmpfs_mount{.target = "/t"}, {}, box.pidfd(),
-                                                     sockets.child.get());
+            auto program =
+                detail::encode_live_mount(tmpfs_mount{.target = "/t"},
+                                          {.pidfd = box.pidfd(), .control = sockets.child.get()});
             auto* steps = const_cast<step*>(program.program->steps);
             steps[at] = step{.kind = step_kind::call, .in = steps[at].in, .number = -1};
             scheduler own;

@@ -207,6 +207,97 @@ TEST_CASE("an ordinary user enters its container") {
     KUMIKI_CHECK_NOTHING_LEFT(before);
 }
 
+namespace {
+
+/// What a shell in the container says.
+task<std::string> answer_of(container& box, std::string script) {
+    exec_spec wanted{.args = {"sh", "-c", std::move(script)}};
+    wanted.stdio[1] = stdio::pipe();
+    auto process = co_await box.exec(std::move(wanted));
+    std::string text;
+    for (;;) {
+        std::byte buffer[256];
+        const auto size = co_await process.out().read(buffer);
+        if (size == 0) break;
+        text.append(reinterpret_cast<const char*>(buffer), size);
+    }
+    co_await process.wait();
+    co_return text;
+}
+
+/// Mounts each, asks, unmounts each, and asks again; an error is part of the answer.
+task<std::string> mount_and_ask(scheduler& io, container_spec spec,
+                                std::vector<mount_description> wanted, std::string script) {
+    auto box = co_await container::start(io, std::move(spec));
+    std::string said;
+    std::vector<std::string> targets;
+    for (mount_description& each : wanted) {
+        targets.push_back(std::visit([](const auto& kind) { return kind.target; }, each));
+        try {
+            co_await box.mount(std::move(each));
+        } catch (const error& failure) {
+            said += std::string(failure.what()) + "\n";
+            targets.pop_back();
+        }
+    }
+    auto answer = co_await answer_of(box, script);
+    said += answer;
+    for (const std::string& target : targets) co_await box.unmount(target);
+    answer = co_await answer_of(box, "grep -cE ' /(dev/)?live' /proc/1/mountinfo");
+    said += answer;
+    co_return said;
+}
+
+std::string mounting(const container_spec& spec, std::vector<mount_description> wanted,
+                     const std::string& script) {
+    return as_user([&] {
+        scheduler io;
+        return io.run(mount_and_ask(io, spec, wanted, script));
+    });
+}
+
+}  // namespace
+
+TEST_CASE("an ordinary user's running container takes mounts and gives them back") {
+    if (!is_root()) KUMIKI_SKIP(takes_root);
+    const users_root root;
+    const users_root other;
+    write_text(other.path() + "/file", "content\n");
+    sys::check(::chown((other.path() + "/file").c_str(), user, user), "chown");
+    const auto host_before = holdings::lines("/proc/self/mountinfo");
+    const auto spec = shell_spec(root, "exec sleep 30");
+    CHECK(mounting(
+              spec,
+              {bind_mount{.source = other.path(), .target = "/live/dir"},
+               bind_mount{.source = other.path() + "/file", .target = "/live-file"},
+               bind_mount{
+                   .source = other.path(), .target = "/live-ro", .access = access_mode::read_only},
+               tmpfs_mount{.target = "/live-tmp", .mode = 0700},
+               file_mount{.target = "/live-made", .content = "made\n", .mode = 0640},
+               device_mount{
+                   .target = "/dev/live-null", .major = 1, .minor = 3, .source = "/dev/null"}},
+              "cat /live/dir/file /live-file /live-made; stat -c %a /live-tmp /live-made; "
+              "touch /live-ro/x 2>/dev/null || echo refused; echo lost > /dev/live-null && echo to "
+              "null; grep -cE ' /(dev/)?live' /proc/1/mountinfo") ==
+          "content\ncontent\nmade\n700\n640\nrefused\nto null\n6\n0\n");
+    SECTION("a source that it cannot reach is refused, and one that is not there") {
+        const users_root closed;
+        sys::check(::chmod(closed.path().c_str(), 0700), "chmod");
+        sys::check(::chown(closed.path().c_str(), 0, 0), "chown");
+        const std::string seen = mounting(
+            spec,
+            {bind_mount{.source = closed.path() + "/bin", .target = "/live-1"},
+             bind_mount{.source = "/none", .target = "/live-2"},
+             device_mount{.target = "/dev/live-3", .major = 1, .minor = 5, .source = "/dev/null"}},
+            "true");
+        CHECK(says(seen, "EACCES"));
+        CHECK(says(seen, "/none"));
+        CHECK(says(seen, "1:5"));
+        CHECK(seen.ends_with("\n0\n"));
+    }
+    CHECK(holdings::lines("/proc/self/mountinfo") == host_before);
+}
+
 TEST_CASE("an exec of an ordinary user that fails at any step leaves no process") {
     if (!is_root()) KUMIKI_SKIP(takes_root);
     const busybox_root root;

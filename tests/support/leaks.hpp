@@ -21,7 +21,7 @@ inline std::string group_prefix() { return "test-" + std::to_string(::getpid()) 
 
 /// Descriptors, children, mounts, interfaces and control groups.
 struct holdings {
-    std::set<std::string> descriptors;
+    std::multiset<std::string> descriptors;
     std::set<std::string> children;
     std::vector<std::string> mounts;
     std::vector<std::string> links;
@@ -42,11 +42,14 @@ struct holdings {
         std::error_code gone;
         for (const auto& entry : fs::directory_iterator("/proc/self/fd", gone)) {
             auto target = fs::read_symlink(entry.path(), gone).string();
-            // Several programs share the group "kumiki": another one may remove it meanwhile.
+            if (target.find("/proc/") == 0) continue;  // the listing itself
+            // Several programs share the group "kumiki": another one may remove it meanwhile, and it
+            // is opened anew then, at any number.
             constexpr std::string_view removed = " (deleted)";
             if (target.ends_with(removed)) target.resize(target.size() - removed.size());
-            if (target.find("/proc/") != 0)  // the listing itself
-                found.descriptors.insert(entry.path().filename().string() + " " + target);
+            found.descriptors.insert(target.ends_with("/kumiki")
+                                         ? target
+                                         : entry.path().filename().string() + " " + target);
         }
         for (const auto& task : fs::directory_iterator("/proc/self/task", gone))
             for (const std::string& line : lines(task.path().string() + "/children"))

@@ -64,6 +64,8 @@ class child_process {
         job_.places.push_back({.fd = std::move(where), .kind = kind});
         if (kind == namespace_kind::pid) job_.places.back().open_home();
     }
+    /// It is born not dumpable. With memory of its own, that is.
+    void hide() noexcept { job_.hidden = true; }
     /// Wakes up the thread that will make the child, which takes about as long as writing its plan.
     void prepare() {
         job_.wanted = spawn_job::order::stand_by;

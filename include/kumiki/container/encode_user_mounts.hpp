@@ -27,6 +27,7 @@ struct lent_by_host {
     std::vector<held_mount>& mounts;
     std::vector<unique_fd>& claims;
     bool by_child = false;  ///< mounts are copied by the child: of an ordinary user
+    std::optional<slot> copied{};  ///< it has been, by steps before these
 };
 
 /// Adds the steps of one description after another.
@@ -55,9 +56,14 @@ class user_mounts_encoder {
                                 "Owners can be shown as others by the host's root only.");
         const char* shown = plan_.text("mount on " + wanted.target);
         const bool directory = is_host_directory(wanted.source);
+        if (lent_.copied) return attach_copied(wanted.target, directory, shown);
         root_.attach_inside(root_.host_copy(wanted.source, options_of(wanted), shown), root_.root(),
                             wanted.target, {.directory = directory, .follow = true}, shown);
         root_.close_copy(shown);
+    }
+    void attach_copied(const std::string& target, bool directory, const char* shown) {
+        root_.attach_inside(*lent_.copied, root_.root(), target,
+                            {.directory = directory, .follow = true}, shown);
     }
     void attach_held(const char* what) {
         const held_mount& held = lent_.mounts.back();
@@ -146,6 +152,8 @@ class user_mounts_encoder {
 
     /// At a start it is written in the staging tmpfs, and mounted over its place from there.
     void encode(const file_mount& wanted) {
+        if (lent_.copied)
+            return attach_copied(wanted.target, false, plan_.text("file " + wanted.target));
         if (!starting()) {
             lent_.mounts.push_back(hold_file(wanted, owners_));
             return attach_held("file ");
@@ -174,6 +182,7 @@ class user_mounts_encoder {
         if (lent_.by_child) {
             const std::string& source = wanted.source.empty() ? wanted.target : wanted.source;
             const char* copied = plan_.text("device " + wanted.target);
+            if (lent_.copied) return attach_copied(wanted.target, false, copied);
             require_device(wanted, sys::status_at(source), source);
             root_.attach_inside(root_.host_copy(source, device_options(), copied), root_.root(),
                                 wanted.target, {.directory = false, .follow = true}, copied);

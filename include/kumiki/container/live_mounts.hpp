@@ -8,14 +8,13 @@
 // by exit_group. Kernel: 5.8 (setns with a pidfd).
 #pragma once
 
-#include <sys/prctl.h>
-
 #include <memory>
 #include <string>
 #include <utility>
 
-#include <kumiki/container/encode_user_mounts.hpp>
+#include <kumiki/container/encode_live_mount.hpp>
 #include <kumiki/container/launch.hpp>
+#include <kumiki/ns/unprivileged.hpp>
 
 namespace kumiki::inline v0 {
 
@@ -39,80 +38,7 @@ class mount_error : public error {
     mount_refusal reason_;
 };
 
-/// How a mount goes.
-enum class unmount_mode : std::uint8_t {
-    unless_busy,
-    detach,  ///< out of sight at once, and gone when its last user is
-};
-
 namespace detail {
-
-/// How a child gets to the root of a container: its descriptor is in the slot returned.
-inline slot encode_entry(plan& to, bool own_users, int pidfd) {
-    to.begin(phase::descriptors);
-    to.call("its memory", SYS_prctl, {PR_SET_DUMPABLE, 0, 0, 0, 0});
-    to.call("the umask", SYS_umask, {0});
-    to.begin(phase::enter);
-    const namespace_kind joined =
-        own_users ? namespace_kind::mount | namespace_kind::user : namespace_kind::mount;
-    to.call("the container's mounts", SYS_setns, {to.keep(pidfd), clone_flags(joined)});
-    if (own_users) {
-        to.call("root's group in the user namespace", SYS_setresgid, {0, 0, 0});
-        to.call("root in the user namespace", SYS_setresuid, {0, 0, 0});
-        to.call("root's groups in the user namespace", SYS_setgroups, {0, 0});
-        to.call("its memory", SYS_prctl, {PR_SET_DUMPABLE, 0, 0, 0, 0});
-    }
-    const slot root = to.new_slot();
-    to.call("/", SYS_openat, {AT_FDCWD, to.text("/"), O_PATH | O_DIRECTORY | O_CLOEXEC}).into(root);
-    return root;
-}
-
-inline void encode_end(encoded_plan& out) {
-    out.plan.call("the end", SYS_exit_group, {0});
-    out.program = out.plan.finish();
-}
-
-/// Writes down how `wanted` comes into the container whose first process is `pidfd`.
-inline encoded_plan encode_live_mount(const mount_description& wanted, owner_maps owners, int pidfd,
-                                      int control) {
-    encoded_plan out;
-    out.plan.keep(control);
-    const slot place = encode_entry(out.plan, owners.own(), pidfd);
-    root_encoder root(out.plan);
-    root.existing(place);
-    user_mounts_encoder(out.plan, root, {out.held, out.claims}, owners).add(wanted);
-    encode_end(out);
-    return out;
-}
-
-/// Writes down how what is mounted at `path` goes. The directory that holds it is found by its
-/// descriptor, and the mount by its name there: a descriptor of its own would keep it busy.
-inline encoded_plan encode_live_unmount(std::string_view path, unmount_mode mode, bool own_users,
-                                        int pidfd, int control) {
-    encoded_plan out;
-    plan& to = out.plan;
-    to.keep(control);
-    const slot root = encode_entry(to, own_users, pidfd);
-    to.begin(phase::mounts);
-    const std::vector<std::string_view> parts = require_below_root("mount target", path);
-    std::string holder = "/";
-    for (std::size_t i = 0; i + 1 < parts.size(); ++i) holder.append(parts[i]) += '/';
-    const char* shown = to.text(path);
-    const slot directory = to.new_slot();
-    to.call(shown, sys::nr_openat2,
-            {root, to.text(holder),
-             to.object(sys::open_how{.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
-                                     .mode = 0,
-                                     .resolve = sys::resolve_in_root | sys::resolve_no_magiclinks}),
-             sizeof(sys::open_how)})
-        .into(directory);
-    to.call(shown, SYS_fchdir, {directory});
-    to.call(shown, SYS_umount2,
-            {to.text(parts.back()),
-             sys::umount_nofollow | (mode == unmount_mode::detach ? sys::mnt_detach : 0)});
-    encode_end(out);
-    return out;
-}
 
 /// What a failed step of either plan means.
 inline mount_error error_of_live_mount(const plan& steps, const child_report& report,
@@ -128,6 +54,8 @@ inline mount_error error_of_live_mount(const plan& steps, const child_report& re
         remedy = "The container has ended.";
     } else if (failed.in != phase::mounts) {
         remedy = remedy_of(failed.in, code, {});
+    } else if (failed.number == sys::nr_open_tree) {
+        remedy = "The user must be able to reach the source.";
     } else if (unmounting && code == EBUSY) {
         reason = mount_refusal::busy;
         remedy =
@@ -169,9 +97,7 @@ inline mount_error container_has_ended(const std::string& name, const char* oper
 inline task<void> run_inside(scheduler& io, std::string name, std::chrono::milliseconds limit,
                              encoded_plan program, control_sockets sockets) {
     child_process child(0, -1, clone_mode::own_memory);
-    // Its own birth place, said so that it is born not dumpable.
-    child.set_birth_place(sys::open_at(AT_FDCWD, "/proc/thread-self/ns/pid", O_RDONLY),
-                          namespace_kind::pid);
+    if (!is_unprivileged()) child.hide();  // else this process could not look into its own /proc
     child.submit(std::move(program), std::move(sockets));
     from_child none;
     auto in_time = co_await with_timeout(io, limit, follow_child(io, child, std::nullopt, none));
@@ -202,6 +128,14 @@ inline owner_maps owners_of(const container_parts& parts) {
     return {&parts.users->uids, &parts.users->gids};
 }
 
+inline live_entry entry_to(const container_parts& parts, int control) {
+    return {.pidfd = parts.pidfd.get(),
+            .control = control,
+            .owners = owners_of(parts),
+            .unprivileged = parts.caller.unprivileged,
+            .sets_groups = parts.caller.sets_groups};
+}
+
 /// Mounts `wanted` in the container; `parts` must stay until this has ended.
 inline task<void> mount_inside(scheduler& io, container_parts& parts, mount_description wanted) {
     validate(wanted);
@@ -213,8 +147,7 @@ inline task<void> mount_inside(scheduler& io, container_parts& parts, mount_desc
                             "shared: its mounts would appear on the host.");
     if (parts.result) throw container_has_ended(parts.name, "mount in");
     control_sockets sockets = control_sockets::make();
-    encoded_plan program =
-        encode_live_mount(wanted, owners_of(parts), parts.pidfd.get(), sockets.child.get());
+    encoded_plan program = encode_live_mount(wanted, entry_to(parts, sockets.child.get()));
     co_await run_inside(io, parts.name, parts.start_limit, std::move(program), std::move(sockets));
 }
 
@@ -223,8 +156,7 @@ inline task<void> unmount_inside(scheduler& io, container_parts& parts, std::str
     require_below_root("mount target", path);
     if (parts.result) throw container_has_ended(parts.name, "unmount in");
     control_sockets sockets = control_sockets::make();
-    encoded_plan program = encode_live_unmount(path, mode, parts.users.has_value(),
-                                               parts.pidfd.get(), sockets.child.get());
+    encoded_plan program = encode_live_unmount(path, mode, entry_to(parts, sockets.child.get()));
     co_await run_inside(io, parts.name, parts.start_limit, std::move(program), std::move(sockets));
 }
 

@@ -77,6 +77,8 @@ struct spawn_job : spawner_job {
     int cgroup = -1;  ///< the cgroup to be born in; -1: the parent's
     std::vector<birth_place> places{};  ///< of other kinds it is this thread's namespaces
     bool shared_memory = true;
+    bool hidden =
+        false;  ///< born not dumpable: as a copy of memory that is not; so at a birth place
     child_program* program = nullptr;
     unique_fd child_end{};  ///< closed here once the child has its own copy
 
@@ -127,10 +129,10 @@ struct spawn_job : spawner_job {
             .exit_signal = SIGCHLD,
             .cgroup = static_cast<std::uint64_t>(cgroup >= 0 ? cgroup : 0)};
         if (!shared_memory) {
-            const bool hidden = !places.empty();
-            if (hidden) spawner::shared().begin_hiding();
+            const bool hides = hidden || !places.empty();
+            if (hides) spawner::shared().begin_hiding();
             const long result = sys::clone_copied(request, child_main, program);
-            if (hidden) spawner::shared().end_hiding();
+            if (hides) spawner::shared().end_hiding();
             return result;
         }
         if (stack == nullptr) return -ENOMEM;
