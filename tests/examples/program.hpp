@@ -1,4 +1,4 @@
-// Runs the full_container program and tells what it said and how it ended; alone or on a terminal.
+// Runs the full_container program, or another one, and tells what it said and how it ended; alone or on a terminal.
 //
 // A program that hangs is killed after a generous while.
 #pragma once
@@ -44,7 +44,7 @@ class program {
     enum class on { pipes, terminal };
 
     explicit program(std::vector<std::string> arguments, on what = on::pipes,
-                     const preparation& prepare = {}) {
+                     const preparation& prepare = {}, const char* path = KUMIKI_FULL_CONTAINER) {
         using kumiki::sys::check;
         int in[2] = {-1, -1};
         int out[2] = {-1, -1};
@@ -63,7 +63,7 @@ class program {
         }
         check(::pipe2(err, O_CLOEXEC), "pipe");
         std::vector<char*> argv;
-        arguments.insert(arguments.begin(), KUMIKI_FULL_CONTAINER);
+        arguments.insert(arguments.begin(), path);
         for (std::string& each : arguments) argv.push_back(each.data());
         argv.push_back(nullptr);
 
