@@ -57,7 +57,7 @@ TEST_CASE("limits of devices, processors and huge pages stand for the kernel's t
                                                         {"cpu.max.burst", "50000"},
                                                         {"cpu.idle", "1"},
                                                         {"cpu.uclamp.min", "12.50"},
-                                                        {"cpu.uclamp.max", "100.00"},
+                                                        {"cpu.uclamp.max", "max"},
                                                         {"cpuset.cpus", "0-3,6"},
                                                         {"cpuset.mems", "0"}});
     CHECK(settings_of({.io = {{.device = {8, 0},
@@ -97,7 +97,7 @@ TEST_CASE("limits of devices, processors and huge pages that mean nothing are re
     refused({.io = {{.device = {8, 0}, .read = 0_B}}});
     refused({.io_weight = 0});
     refused({.io_weight = 10001});
-    refused({.io_latencies = {{{8, 0}, 0us}}});
+    refused({.io_latencies = {{{8, 0}, -1us}}});
     refused({.hugetlb = {{0_B, 1_MiB}}});
     refused({.hugetlb = {{3_MiB, 1_MiB}}});
 }

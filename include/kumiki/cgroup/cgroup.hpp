@@ -25,6 +25,7 @@
 #include <vector>
 
 #include <kumiki/cgroup/controller.hpp>
+#include <kumiki/cgroup/errors.hpp>
 #include <kumiki/cgroup/tree.hpp>
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/observer.hpp>
@@ -36,26 +37,6 @@
 
 namespace kumiki::inline v0 {
 
-/// A group of the wanted name is already there: of a container that runs, or left by a program
-/// that was killed.
-class cgroup_name_taken : public error {
-  public:
-    cgroup_name_taken(const std::string& path, bool populated)
-        : error(EEXIST,
-                {.operation = "create control group",
-                 .object = path,
-                 .remedy = populated ? "The name is in use, with processes in it: choose another, "
-                                       "or end them."
-                                     : "It has no process in it, so it is likely left over from a "
-                                       "program that was killed: remove it with rmdir."}),
-          populated_(populated) {}
-    /// True when there are processes in it.
-    bool is_populated() const noexcept { return populated_; }
-
-  private:
-    bool populated_;
-};
-
 /// Owns the descriptor of a group's directory and, when it created or adopted it, the group.
 ///
 /// The destructor of an owned group kills what is left in it and removes it with all groups below;
@@ -65,8 +46,8 @@ class cgroup {
     /// Holds nothing.
     cgroup() noexcept = default;
     /// Creates the group `name` below `parent`; it is owned.
-    /// Errors: invalid_input for the name; cgroup_name_taken; EACCES; EROFS; EAGAIN at
-    /// cgroup.max.descendants; ENOENT when the parent has been removed.
+    /// Errors: invalid_input for the name; cgroup_name_taken; cgroup_gone for the parent; EACCES;
+    /// EROFS; EAGAIN at cgroup.max.descendants and cgroup.max.depth.
     static cgroup create(const cgroup& parent, std::string_view name);
     /// The group at `path`, which is not owned: the handle's end leaves it alone.
     static cgroup open(std::string path) {
@@ -133,7 +114,8 @@ class cgroup {
         return detail::try_read_control(fd(), key);
     }
     /// Writes a control file in one piece.
-    /// Errors: what the kernel refused, with key, value, errno and what may be the cause.
+    /// Errors: cgroup_gone; controller_missing; unsupported for a key that the kernel lacks;
+    /// limit_refused; else errno. Each with key, value and what may be the cause.
     void write(const std::string& key, std::string_view value) const;
 
     /// What the parent gives to this group.
@@ -157,17 +139,31 @@ class cgroup {
     bool is_frozen() const { return event("frozen"); }
     void freeze() const { write("cgroup.freeze", "1"); }
     void thaw() const { write("cgroup.freeze", "0"); }
+    /// Waits until all of its processes have stopped; false when `patience` is over before, or the
+    /// group is gone. A process in uninterruptible sleep stops when that is over.
+    bool wait_frozen(std::chrono::milliseconds patience) const {
+        return detail::wait_for_event(fd(), path_, "frozen", 1, patience);
+    }
+    /// Waits until it is no longer frozen; false when `patience` is over, as with a frozen group
+    /// above.
+    bool wait_thawed(std::chrono::milliseconds patience) const {
+        return detail::wait_for_event(fd(), path_, "frozen", 0, patience);
+    }
 
     /// Sends SIGKILL to all processes in it and below it, frozen ones included. They end soon
     /// after: see wait_empty(). No error when the group has been removed.
     void kill() const;
     /// Waits until no process is in it or below it; false when `patience` is over before.
-    bool wait_empty(std::chrono::milliseconds patience) const;
+    bool wait_empty(std::chrono::milliseconds patience) const {
+        return detail::wait_for_event(fd(), path_, "populated", 0, patience);
+    }
     /// Removes the group and the groups below it; false when there are still processes.
     bool try_remove();
     /// As try_remove(), but waits for processes that are just ending.
     /// Errors: EBUSY after `patience`, with the processes that are left.
-    void remove(std::chrono::milliseconds patience = std::chrono::milliseconds(2000));
+    void remove(std::chrono::milliseconds patience = std::chrono::milliseconds(2000)) {
+        detail::remove_within(fd(), path_, patience, [&] { return try_remove(); });
+    }
     /// Removes the group; kills what is in it first.
     void destroy(std::chrono::milliseconds patience = std::chrono::milliseconds(2000)) {
         if (try_remove()) return;
@@ -200,15 +196,15 @@ inline cgroup cgroup::create(const cgroup& parent, std::string_view name) {
         const auto events = detail::try_read_control(parent.fd(), file + "/cgroup.events");
         throw cgroup_name_taken(path, events && flat_value(*events, "populated") == 1U);
     }
-    sys::check(made, [&] {
+    if (made != 0) {
         const int code = errno;
-        return error_context{.operation = "create control group",
-                             .object = path,
-                             .remedy = code == EAGAIN
-                                           ? "cgroup.max.descendants or cgroup.max.depth "
-                                             "of a group above is reached."
-                                           : detail::write_remedy(code, {})};
-    });
+        error_context context{.operation = "create control group",
+                              .object = path,
+                              .remedy = detail::write_remedy(code, {})};
+        if (code != ENOENT && code != ENODEV) throw error(code, std::move(context));
+        context.remedy = "The group above it has been removed.";
+        throw cgroup_gone(code, std::move(context));
+    }
     try {
         return cgroup(sys::open_at(parent.fd(), file, O_PATH | O_DIRECTORY), path, true);
     } catch (...) {
@@ -222,10 +218,7 @@ inline void cgroup::write(const std::string& key, std::string_view value) const 
         sys::write_file_at(fd(), key, value, path_ + '/' + key);
     } catch (const error& failure) {
         // One form for all of them, also when the file could not be opened.
-        const int code = failure.errno_value();
-        throw error(code, {.operation = "write '" + std::string(value) + "' to",
-                           .object = path_ + '/' + key,
-                           .remedy = detail::write_remedy(code, key)});
+        detail::throw_refused_write(fd(), path_, key, value, failure.errno_value());
     }
 }
 
@@ -235,26 +228,6 @@ inline void cgroup::kill() const {
     const auto result = sys::retry([&] { return ::write(file->get(), "1", 1); });
     if (result < 0 && errno == ENODEV) return;
     sys::check(result, "kill all processes of", path_);
-}
-
-inline bool cgroup::wait_empty(std::chrono::milliseconds patience) const {
-    const auto until = std::chrono::steady_clock::now() + patience;
-    const auto file = sys::try_open_at(fd(), "cgroup.events", O_RDONLY);
-    if (!file) return true;
-    for (;;) {
-        // Read before each wait: a change after the read makes the poll return.
-        char text[256];
-        const auto size = ::pread(file->get(), text, sizeof text, 0);
-        if (size < 0 && errno == ENODEV) return true;
-        sys::check(size, "read the events of", path_);
-        const std::string_view read(text, static_cast<std::size_t>(size));
-        if (flat_value(read, "populated").value_or(0) == 0) return true;
-        const auto left =
-            std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
-        if (left.count() <= 0) return false;
-        pollfd wait{.fd = file->get(), .events = POLLPRI, .revents = 0};
-        ::poll(&wait, 1, static_cast<int>(std::min<std::int64_t>(left.count(), 1'000'000)));
-    }
 }
 
 inline bool cgroup::try_remove() {
@@ -272,33 +245,6 @@ inline bool cgroup::try_remove() {
         return true;
     }
     return false;
-}
-
-inline void cgroup::remove(std::chrono::milliseconds patience) {
-    const auto until = std::chrono::steady_clock::now() + patience;
-    // The kernel tells of an empty group at most every 10 ms, and a group can be busy for a moment
-    // longer than it is populated: so ask again, ever more rarely, until an event or the end.
-    constexpr std::chrono::milliseconds longest(64);
-    for (std::chrono::milliseconds pause(1); !try_remove(); pause = std::min(2 * pause, longest)) {
-        const auto left =
-            std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
-        if (left.count() <= 0) {
-            std::vector<pid_t> processes;
-            detail::collect_processes(fd(), processes);
-            std::string shown;
-            for (const pid_t pid : processes) shown += ' ' + std::to_string(pid);
-            throw error(EBUSY, {.operation = "remove control group",
-                                .object = path_,
-                                .remedy = shown.empty() ? "It has no process that can be seen here."
-                                                        : "These processes are in it:" + shown});
-        }
-        const auto nap = std::min(pause, left);
-        if (!wait_empty(nap)) continue;
-        if (!try_remove())
-            ::poll(nullptr, 0, static_cast<int>(nap.count()));
-        else
-            return;
-    }
 }
 
 }  // namespace kumiki::inline v0

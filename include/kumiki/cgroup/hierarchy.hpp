@@ -2,16 +2,19 @@
 // v1 hierarchies instead. v1 is only ever named in an explanation, never written.
 //
 // Pure (/sys/fs/cgroup is cgroup2), hybrid (/sys/fs/cgroup/unified, or anywhere else), delegated
-// (a container's or a user session's subtree). Kernel: 4.5; kumiki needs 5.7 (born in a group).
+// (a container's or a user session's subtree), a cgroup namespace. What is enabled at each level is
+// levels.hpp's. Kernel: 4.5; kumiki needs 5.7 (born in a group).
 // Sources: cgroups(7), proc_pid_mountinfo(5).
 #pragma once
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <kumiki/cgroup/controller.hpp>
@@ -39,6 +42,18 @@ struct cgroup1_mount {
     bool operator==(const cgroup1_mount&) const = default;
 };
 
+/// There is no cgroup v2 that can be reached; v1 hierarchies, if there are any, are never used.
+class no_cgroup2 : public unsupported {
+  public:
+    no_cgroup2(bool has_v1, error_context context)
+        : unsupported(0, std::move(context)), has_v1_(has_v1) {}
+    /// True on a host with v1 hierarchies alone.
+    bool has_v1() const noexcept { return has_v1_; }
+
+  private:
+    bool has_v1_;
+};
+
 /// What the host has of control groups, as this process sees it.
 struct cgroup_hierarchy {
     std::vector<cgroup2_mount> v2{};  ///< best first; never empty after find()
@@ -46,7 +61,9 @@ struct cgroup_hierarchy {
     std::vector<std::string> v1_bound{};  ///< controllers in v1 hierarchies, mounted here or not
     std::string own_path = "/";  ///< this process's group in v2, below its cgroup namespace's root
 
-    /// Reads /proc. Errors: unsupported when no cgroup v2 can be reached, naming what is there.
+    bool in_namespace = false;  ///< this process is in a cgroup namespace other than the first
+
+    /// Reads /proc. Errors: no_cgroup2 when none can be reached, naming what is there.
     static cgroup_hierarchy find();
     /// The same from the text of /proc/self/mountinfo and /proc/self/cgroup.
     static cgroup_hierarchy parse(std::string_view mountinfo, std::string_view self_cgroup);
@@ -62,9 +79,18 @@ struct cgroup_hierarchy {
                 return m.mount_point;
         return std::nullopt;
     }
-    /// The directory of this process's own group; nothing when it is not below the mount.
+    /// True when the mount shows a part of the hierarchy: a container's, or what was delegated to it.
+    /// The root of the whole has no type.
+    bool is_subtree() const {
+        return !v2.empty() &&
+               sys::try_open_at(AT_FDCWD, mount().mount_point + "/cgroup.type", O_PATH).has_value();
+    }
+    /// The directory of this process's own group; nothing when it is not below the mount, or when
+    /// that cannot be told: the mount or the process is from outside of the cgroup namespace ("/..").
     std::optional<std::string> own_directory() const {
         if (v2.empty() || !is_path_within(own_path, mount().root)) return std::nullopt;
+        if (is_path_within(own_path, "/..") || is_path_within(mount().root, "/.."))
+            return std::nullopt;
         std::string_view below = own_path;
         if (mount().root != "/") below.remove_prefix(mount().root.size());
         if (below.empty() || below == "/") return mount().mount_point;
@@ -117,6 +143,12 @@ inline std::vector<std::string> v1_controllers(std::string_view super_options) {
     return found;
 }
 
+/// The first cgroup namespace has the same number on every host (PROC_CGROUP_INIT_INO).
+inline bool is_in_cgroup_namespace() {
+    struct stat info{};
+    return ::stat("/proc/self/ns/cgroup", &info) == 0 && info.st_ino != 0xEFFFFFFBU;
+}
+
 }  // namespace detail
 
 inline cgroup_hierarchy cgroup_hierarchy::parse(std::string_view mountinfo,
@@ -160,18 +192,20 @@ inline cgroup_hierarchy cgroup_hierarchy::parse(std::string_view mountinfo,
 inline cgroup_hierarchy cgroup_hierarchy::find() {
     auto found = parse(sys::read_file_at(AT_FDCWD, "/proc/self/mountinfo"),
                        sys::read_file_at(AT_FDCWD, "/proc/self/cgroup"));
+    found.in_namespace = detail::is_in_cgroup_namespace();
     // A mount can be listed and yet be covered by another one on a directory above it.
     std::erase_if(found.v2, [](const cgroup2_mount& m) {
         const auto directory = sys::try_open_at(AT_FDCWD, m.mount_point, O_PATH | O_DIRECTORY);
         return !directory || sys::filesystem_magic(directory->get()) != sys::cgroup2_super_magic;
     });
     if (found.v2.empty())
-        throw unsupported(
-            0, {.operation = "find cgroup v2",
-                .object = "in /proc/self/mountinfo",
-                .remedy = detail::describe_mounts(found) +
-                          " Mount it (mount -t cgroup2 none /sys/fs/cgroup/unified), or boot with "
-                          "systemd.unified_cgroup_hierarchy=1."});
+        throw no_cgroup2(
+            !found.v1.empty(),
+            {.operation = "find cgroup v2",
+             .object = "in /proc/self/mountinfo",
+             .remedy = detail::describe_mounts(found) +
+                       " Mount it (mount -t cgroup2 none /sys/fs/cgroup/unified), or boot with "
+                       "systemd.unified_cgroup_hierarchy=1."});
     return found;
 }
 

@@ -1,25 +1,31 @@
 // The group under which a program keeps the groups it makes ("kumiki"), below the hierarchy's root
 // or the group that was delegated to this user; and the enabling of controllers down to it.
 //
-// No process is ever moved and no controller ever disabled: what is enabled at the root stays so,
-// as other groups may have begun to depend on it. Several programs may share the group: the last
-// one that leaves removes it. Controllers are looked up once and remembered.
+// No foreign process is ever moved, and this one only when asked for (own_leaf.hpp). What is enabled
+// at the root stays so, as other groups may have begun to depend on it. Several programs may share
+// the group: the last one that leaves removes it. Controllers are looked up once and remembered.
 #pragma once
 
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include <kumiki/cgroup/cgroup.hpp>
+#include <kumiki/cgroup/clipped.hpp>
 #include <kumiki/cgroup/controller.hpp>
 #include <kumiki/cgroup/hierarchy.hpp>
+#include <kumiki/cgroup/levels.hpp>
 #include <kumiki/cgroup/limits.hpp>
+#include <kumiki/cgroup/own_leaf.hpp>
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/observer.hpp>
 #include <kumiki/core/text.hpp>
@@ -29,12 +35,20 @@
 
 namespace kumiki::inline v0 {
 
+/// Where this process is, when it is in the very group that is to hand controllers on to groups
+/// below, which a group with processes cannot.
+enum class own_process : std::uint8_t {
+    stays,  ///< controllers are refused then: processes_in_group
+    moves_to_leaf,  ///< it moves into a group of its own beside the others: see own_leaf
+};
+
 /// Makes groups with limits. Not for use by several threads at once: each can have its own.
 class cgroup_root {
   public:
     /// Below the hierarchy's root if this process may write there, else below its own group.
     /// Errors: unsupported without cgroup v2, or without a group that may be written to.
-    static cgroup_root open(std::string_view name = "kumiki") {
+    static cgroup_root open(std::string_view name = "kumiki",
+                            own_process self = own_process::stays) {
         auto hierarchy = cgroup_hierarchy::find();
         const cgroup2_mount& mount = hierarchy.mount();
         const auto may_write = [](const std::string& directory) {
@@ -51,11 +65,13 @@ class cgroup_root {
                                     "to it and a writable mount."
                                   : "It takes root, or a group that was delegated to this user "
                                     "(systemd-run --user --scope -p Delegate=yes COMMAND)."});
-        return cgroup_root(std::move(hierarchy), cgroup::open(std::move(base)), name);
+        return cgroup_root(std::move(hierarchy), cgroup::open(std::move(base)), name, self);
     }
     /// Below the group at `directory`, which was delegated for the purpose.
-    static cgroup_root open_below(std::string directory, std::string_view name = "kumiki") {
-        return cgroup_root(cgroup_hierarchy::find(), cgroup::open(std::move(directory)), name);
+    static cgroup_root open_below(std::string directory, std::string_view name = "kumiki",
+                                  own_process self = own_process::stays) {
+        return cgroup_root(cgroup_hierarchy::find(), cgroup::open(std::move(directory)), name,
+                           self);
     }
     cgroup_root(cgroup_root&&) noexcept = default;
     cgroup_root& operator=(cgroup_root&&) = delete;
@@ -69,16 +85,26 @@ class cgroup_root {
     const cgroup_hierarchy& hierarchy() const noexcept { return hierarchy_; }
     /// The group that holds those which are made here.
     const cgroup& group() const noexcept { return group_; }
+    /// The levels from the top of the hierarchy down to that group.
+    std::vector<cgroup_level> levels() const { return cgroup_levels(hierarchy_, group_.path()); }
     /// The controllers that limits can be set for.
     controllers available() const { return base_.available(); }
 
     /// Creates a group with its limits in force; it is owned by the handle.
     ///
     /// Cost: two system calls, and three for each setting.
-    /// Errors: cgroup_name_taken; unsupported for a missing controller, with the ancestor that
-    /// lacks it; a refused value. Nothing is left behind then.
+    /// Errors: cgroup_name_taken; controller_missing with the ancestor that lacks it;
+    /// processes_in_group; limit_refused. Nothing is left behind then.
     cgroup create(std::string_view name, const resource_limits& limits = {}) {
         return create_with(name, settings_of(limits));
+    }
+    /// The same, and tells which limits are not in force as they were asked for.
+    cgroup create(std::string_view name, const resource_limits& limits,
+                  std::vector<clipped_limit>& clipped) {
+        const auto settings = settings_of(limits);
+        cgroup made = create_with(name, settings);
+        clipped = clipped_limits(made, settings);
+        return made;
     }
     /// The same from settings_of(), for who starts many groups with the same limits.
     cgroup create_with(std::string_view name, const std::vector<cgroup_setting>& settings) {
@@ -90,6 +116,10 @@ class cgroup_root {
                 cgroup made = cgroup::create(group_, name);
                 write_settings(made, settings);
                 return made;
+            } catch (const controller_missing& failure) {
+                // Enabled once, and disabled by somebody since then: once more.
+                if (failure.errno_value() == 0 || attempt == 8) throw;
+                enabled_ = controllers::none;
             } catch (const error& failure) {
                 // Another program that was the last to use the group may just have removed it.
                 const int code = failure.errno_value();
@@ -111,9 +141,13 @@ class cgroup_root {
     }
 
   private:
-    cgroup_root(cgroup_hierarchy hierarchy, cgroup base, std::string_view name)
+    cgroup_root(cgroup_hierarchy hierarchy, cgroup base, std::string_view name, own_process self)
         : hierarchy_(std::move(hierarchy)), base_(std::move(base)), name_(name) {
         detail::require_group_name(name);
+        if (self == own_process::moves_to_leaf) {
+            leaf_.emplace(base_, name);
+            hierarchy_ = cgroup_hierarchy::find();  // this process's group is another one now
+        }
         reopen();
     }
 
@@ -150,46 +184,43 @@ class cgroup_root {
         if (text.empty()) return;
         // Only the hierarchy's root, which has no type, may have processes beside groups. Asked
         // before the kernel is: it would make the group a threaded one for cpu, cpuset and pids.
-        if (group.try_read("cgroup.type") && !group.procs().empty())
-            throw error(EBUSY, {.operation = "write '" + text + "' to",
-                                .object = group.path() + "/cgroup.subtree_control",
-                                .remedy = "Processes are in this group itself, so it cannot hand "
-                                          "controllers on, and kumiki does not move them: start "
-                                          "the program in a group below it (systemd: Delegate=yes "
-                                          "and DelegateSubgroup=main), or move them to one."});
-        group.write("cgroup.subtree_control", text);
+        const bool is_whole = !group.try_read("cgroup.type");
+        if (auto inside = group.procs(); !is_whole && !inside.empty())
+            detail::throw_occupied(group, text, std::move(inside));
+        try {
+            group.write("cgroup.subtree_control", text);
+        } catch (const error& failure) {
+            auto inside = group.procs();  // one that came just now
+            if (failure.errno_value() != EBUSY || is_whole || inside.empty()) throw;
+            detail::throw_occupied(group, text, std::move(inside));
+        }
     }
     [[noreturn]] static void refuse(controllers lacking, const std::string& where,
                                     std::string why) {
-        throw unsupported(
-            0, {.operation = "enable the controllers (" + to_string(lacking) + ") for groups below",
-                .object = where,
-                .remedy = std::move(why)});
+        throw controller_missing(
+            0, lacking,
+            {.operation = "enable the controllers (" + to_string(lacking) + ") for groups below",
+             .object = where,
+             .remedy = std::move(why)});
     }
     /// Names the topmost group on the way down to the base that lacks one of the controllers.
     [[noreturn]] void throw_missing(controllers missing) const {
-        std::string path = hierarchy_.mount().mount_point;
-        if (!is_path_within(base_.path(), path))
+        if (!is_path_within(base_.path(), hierarchy_.mount().mount_point))
             refuse(missing, base_.path(), "cgroup.controllers of this group does not list it.");
-        const controllers at_top = cgroup::open(path).available();
-        if (const controllers lacking = missing & ~at_top; lacking != controllers::none)
-            refuse(lacking, path, hierarchy_.explain_missing(lacking));
-        // The root has them: so some group between does not hand them on.
-        std::string_view rest = std::string_view(base_.path()).substr(path.size());
-        while (const auto part = next_field(rest, '/')) {
-            if (part->empty()) continue;
-            const controllers lacking = missing & ~cgroup::open(path).enabled();
-            if (lacking != controllers::none)
-                refuse(lacking, path,
-                       "Its cgroup.subtree_control does not list it: the group's owner enables "
-                       "it there (systemd: Delegate=yes on the unit).");
-            path += '/' + std::string(*part);
-        }
+        const auto levels = cgroup_levels(hierarchy_, base_.path());
+        if (const auto lacking = missing & ~levels.front().available; lacking != controllers::none)
+            refuse(lacking, levels.front().path, hierarchy_.explain_missing(lacking));
+        // The top has them: so some group between does not hand them on.
+        if (const cgroup_level* const at = first_lacking(levels, missing))
+            refuse(missing & ~at->enabled, at->path,
+                   "Its cgroup.subtree_control does not list it: the group's owner enables "
+                   "it there (systemd: Delegate=yes on the unit).");
         refuse(missing, base_.path(), "It was taken away from the group just now.");
     }
 
     cgroup_hierarchy hierarchy_;
     cgroup base_;
+    std::optional<own_leaf> leaf_;
     std::string name_;
     cgroup group_;
     controllers enabled_ = controllers::none;

@@ -1,5 +1,5 @@
 // What cgroup.hpp does with whole subtrees of groups, on plain directory descriptors: list, read,
-// kill without cgroup.kill, remove from the leaves up; and the likely causes of refused writes.
+// await, kill without cgroup.kill, remove from the leaves up.
 //
 // Internal (detail). A group can vanish at any time: that is an answer here, not a failure. Both
 // shapes of it are expected: ENOENT on opening a file, ENODEV on reading one that was open.
@@ -14,13 +14,16 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <exception>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include <kumiki/cgroup/controller.hpp>
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/observer.hpp>
 #include <kumiki/core/scope_exit.hpp>
@@ -31,55 +34,6 @@
 #include <kumiki/sys/pidfd.hpp>
 
 namespace kumiki::inline v0::detail {
-
-/// Refuses what cannot be, or should not be, the name of a group.
-inline void require_group_name(std::string_view name) {
-    if (!is_path_component(name))
-        throw invalid_input("cgroup name", name,
-                            "It must be one part of a path: 1 to 255 bytes, no '/', not '..'.");
-    for (const char c : name)
-        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
-            throw invalid_input("cgroup name", name, "It has a control character in it.");
-    if (name.starts_with("cgroup.") || controller_of(name) != controllers::none)
-        throw invalid_input("cgroup name", name,
-                            "It must not begin like a control file: with the name of a controller, "
-                            "or 'cgroup', and a dot.");
-}
-
-/// The likely cause of a refused write to a control file. Source: cgroup-v2.rst.
-inline std::string write_remedy(int code, std::string_view key) {
-    const bool moves = key == "cgroup.procs";
-    switch (code) {
-    case ENOENT:
-        if (const auto owner = controller_of(key); owner != controllers::none)
-            return "The " + to_string(owner) +
-                   " controller is not enabled for this group, or this kernel does not have "
-                   "the key.";
-        return "There is no such control file, or the group has been removed.";
-    case ENODEV:
-        return "The group has been removed, or the device does not exist.";
-    case EINVAL:
-    case ERANGE:
-        return "The kernel does not take this value for the key.";
-    case EBUSY:
-        return moves ? "The group gives controllers to groups below it: processes can only be "
-                       "in one of those."
-                     : "What is in use now does not allow this value.";
-    case EACCES:
-    case EPERM:
-        return moves ? "It takes write access to cgroup.procs of the group, and of the nearest "
-                       "group that holds both where the process is and where it goes."
-                     : "It takes root, or a group that was delegated to this user.";
-    case EROFS:
-        return "The cgroup filesystem is mounted read-only.";
-    case ESRCH:
-        return "There is no such process.";
-    case EOPNOTSUPP:
-        return "The group is threaded, or cannot do this.";
-    default:
-        return {};
-    }
-}
 
 /// The text of a control file; nothing when the file or the group is not there.
 inline std::optional<std::string> try_read_control(int group, const std::string& key) {
@@ -118,9 +72,66 @@ inline void collect_processes(int group, std::vector<pid_t>& into) {
             collect_processes(child->get(), into);
 }
 
+/// Waits until cgroup.events says `value` for the key, or the group is gone, which counts as all
+/// zeros; false when `patience` is over before.
+inline bool wait_for_event(int group, const std::string& shown, std::string_view key,
+                           std::uint64_t value, std::chrono::milliseconds patience) {
+    const auto until = std::chrono::steady_clock::now() + patience;
+    const auto file = sys::try_open_at(group, "cgroup.events", O_RDONLY);
+    if (!file) return value == 0;
+    for (;;) {
+        // Read before each wait: a change after the read makes the poll return.
+        char text[256];
+        const auto size = ::pread(file->get(), text, sizeof text, 0);
+        if (size < 0 && errno == ENODEV) return value == 0;
+        sys::check(size, "read the events of", shown);
+        const std::string_view read(text, static_cast<std::size_t>(size));
+        if (flat_value(read, key).value_or(0) == value) return true;
+        const auto left =
+            std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
+        if (left.count() <= 0) return false;
+        pollfd wait{.fd = file->get(), .events = POLLPRI, .revents = 0};
+        ::poll(&wait, 1, static_cast<int>(std::min<std::int64_t>(left.count(), 1'000'000)));
+    }
+}
+
+/// SIGKILL to each of the processes that is still in the subtree when it is held by a pidfd, so
+/// that no other process of the same number is hit; few at a time, for the descriptors.
+/// Returns the first failure but ESRCH; the others are signalled all the same.
+inline std::exception_ptr kill_listed(int group, const std::vector<pid_t>& listed) {
+    std::exception_ptr first;
+    for (auto next = listed.begin(); next != listed.end();) {
+        std::vector<std::pair<pid_t, unique_fd>> held;
+        for (; next != listed.end() && held.size() < 128; ++next) {
+            try {
+                held.emplace_back(*next, sys::open_pidfd(*next));
+            } catch (const error& failure) {
+                if (failure.errno_value() == ESRCH) continue;
+                if (!held.empty()) break;  // no descriptor left: first those that are held
+                throw;
+            }
+        }
+        std::vector<pid_t> now;
+        collect_processes(group, now);
+        const std::set<pid_t> still(now.begin(), now.end());
+        for (const auto& [pid, fd] : held) {
+            try {
+                if (still.count(pid) != 0) sys::send_signal(fd.get(), SIGKILL);
+            } catch (const error&) {
+                if (!first) first = std::current_exception();
+            }
+        }
+    }
+    return first;
+}
+
 /// SIGKILL to every process of the subtree, for kernels without cgroup.kill (before 5.14).
 ///
-/// Frozen meanwhile, so that nothing forks away from the list; SIGKILL works on frozen processes.
+/// Frozen meanwhile, so that a fork bomb comes to rest; SIGKILL works on frozen processes. A
+/// process that has the signal cannot fork any more: so all are ending as soon as a list has nobody
+/// new. Some more lists are awaited, as a number can be used again.
+/// Errors: EPERM for a process of another user, after all others were signalled; EBUSY when new
+/// ones came without an end, as on a kernel without a freezer (before 5.2).
 inline void kill_by_signals(int group) {
     const auto freeze = [&](const char* value) {
         release_quietly([&] {
@@ -130,27 +141,22 @@ inline void kill_by_signals(int group) {
     };
     freeze("1");
     const scope_exit thaw([&]() noexcept { freeze("0"); });
-    // Freezing takes effect with a delay: a few rounds catch what was forked until then.
-    for (int round = 0; round < 100; ++round) {
+    std::set<pid_t> seen;
+    std::exception_ptr failure;
+    for (int round = 0, quiet = 0; quiet < 4; ++round) {
         std::vector<pid_t> listed;
         collect_processes(group, listed);
         if (listed.empty()) return;
-        std::vector<std::pair<pid_t, unique_fd>> held;
-        for (const pid_t pid : listed) {
-            try {
-                held.emplace_back(pid, sys::open_pidfd(pid));
-            } catch (const error& failure) {
-                if (failure.errno_value() != ESRCH) throw;
-            }
-        }
-        // Still listed now that it is held: so the number was not reused in between.
-        listed.clear();
-        collect_processes(group, listed);
-        for (const auto& [pid, fd] : held)
-            if (std::find(listed.begin(), listed.end(), pid) != listed.end())
-                sys::send_signal(fd.get(), SIGKILL);
+        const auto before = seen.size();
+        seen.insert(listed.begin(), listed.end());
+        quiet = seen.size() == before ? quiet + 1 : 0;
+        failure = kill_listed(group, listed);
+        if (round == 2000)
+            throw error(EBUSY, {.operation = "kill all processes of a control group",
+                                .remedy = "They start new ones faster than they can be ended."});
         ::poll(nullptr, 0, 1);
     }
+    if (failure) std::rethrow_exception(failure);
 }
 
 /// rmdir(2) of a group: true when it is gone, false when processes or groups are in it.
@@ -175,6 +181,35 @@ inline bool remove_groups_below(int group, const std::string& shown) {
             all = false;
     }
     return all;
+}
+
+/// Calls `try_remove` until it has removed the group; waits for processes that are just ending.
+/// Errors: EBUSY after `patience`, with the processes that are left.
+template <class TryRemove>
+void remove_within(int group, const std::string& shown, std::chrono::milliseconds patience,
+                   TryRemove try_remove) {
+    const auto until = std::chrono::steady_clock::now() + patience;
+    // The kernel tells of an empty group at most every 10 ms, and a group can be busy for a moment
+    // longer than it is populated: so ask again, ever more rarely, until an event or the end.
+    constexpr std::chrono::milliseconds longest(64);
+    for (std::chrono::milliseconds pause(1); !try_remove(); pause = std::min(2 * pause, longest)) {
+        const auto left =
+            std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
+        if (left.count() <= 0) {
+            std::vector<pid_t> processes;
+            collect_processes(group, processes);
+            std::string text;
+            for (const pid_t pid : processes) text += ' ' + std::to_string(pid);
+            throw error(EBUSY, {.operation = "remove control group",
+                                .object = shown,
+                                .remedy = text.empty() ? "It has no process that can be seen here."
+                                                       : "These processes are in it:" + text});
+        }
+        const auto nap = std::min(pause, left);
+        if (!wait_for_event(group, shown, "populated", 0, nap)) continue;
+        if (try_remove()) return;
+        ::poll(nullptr, 0, static_cast<int>(nap.count()));
+    }
 }
 
 }  // namespace kumiki::inline v0::detail

@@ -1,33 +1,26 @@
 // Changing the limits of a group in use: all of them or none, and what became of them.
 //
-// The kernel rounds (memory to pages), and a group above may allow less: what is in force is read
-// back and told. memory.max below what is in use makes the kernel kill: refused unless asked for.
+// What the kernel rounded, and what a group above holds lower, is told (clipped.hpp). memory.max below
+// what is in use makes the kernel kill: refused unless asked for.
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
-#include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include <kumiki/cgroup/cgroup.hpp>
+#include <kumiki/cgroup/clipped.hpp>
 #include <kumiki/cgroup/limits.hpp>
+#include <kumiki/cgroup/setting.hpp>
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/observer.hpp>
 #include <kumiki/core/text.hpp>
 
 namespace kumiki::inline v0 {
-
-/// A limit that is not in force as it was asked for.
-struct clipped_limit {
-    std::string key{};
-    std::string asked{};
-    std::string in_force{};
-    bool operator==(const clipped_limit&) const = default;
-};
 
 /// A limit is below what the group uses now. Nothing was changed.
 class limit_below_use : public error {
@@ -52,73 +45,33 @@ enum class below_use : std::uint8_t { refuse, allow };
 
 namespace detail {
 
-/// What undoes a setting: the text that is there now, of a key with devices that of the device.
-inline std::optional<std::string> former_value(const cgroup& group, const cgroup_setting& setting) {
-    const auto text = group.try_read(setting.key);
-    if (!text) return std::nullopt;
-    if (setting.key != "io.max" && setting.key != "io.latency") {
-        const auto plain = trim(*text);
-        return std::string(plain.starts_with("default ") ? plain.substr(0, plain.find('\n'))
-                                                         : plain);
-    }
-    const std::string device = setting.value.substr(0, setting.value.find(' '));
-    for (std::string_view rest = *text; const auto line = next_field(rest, '\n');)
-        if (line->starts_with(device + ' ')) return std::string(*line);
-    return device +
-           (setting.key == "io.max" ? " rbps=max wbps=max riops=max wiops=max" : " target=0");
-}
-
-/// The numbers in "0-3,6".
-inline std::set<std::uint32_t> numbers_of(std::string_view list) {
-    std::set<std::uint32_t> numbers;
-    for (const auto range : split(list, ',')) {
-        const auto parts = split(range, '-');
-        const auto first = parse_number<std::uint32_t>(parts.front());
-        const auto last = parse_number<std::uint32_t>(parts.back());
-        for (auto each = first.value_or(1); last && each <= *last && *last < 8192; ++each)
-            numbers.insert(each);
-    }
-    return numbers;
-}
-
-/// True when the text of the control file says what was asked for.
-inline bool is_in_force(const cgroup_setting& setting, std::string_view now) {
-    if (setting.key.starts_with("cpuset."))
-        return now == setting.value || numbers_of(now) == numbers_of(setting.value);
-    if (setting.key != "io.max" && setting.key != "io.latency")
-        return now == setting.value || now == "default " + setting.value;
-    const auto fields = split(now, ' ');
-    for (const auto asked : split(setting.value, ' ')) {
-        bool is_there = false;
-        for (const auto field : fields) is_there = is_there || field == asked;
-        // A device without any limit left has no line.
-        if (!is_there && !asked.ends_with("=max") && !asked.ends_with("=0")) return false;
-    }
-    return true;
+/// What puts a setting back, in the order in which it is written; nothing when there is no such
+/// file. A share that was set by its nice value or lost to cpu.idle is put back as a weight.
+inline std::vector<cgroup_setting> undo_of(const cgroup& group, const cgroup_setting& setting) {
+    const bool is_nice = setting.key == "cpu.weight.nice";
+    const std::string key = is_nice ? "cpu.weight" : setting.key;
+    auto former = value_now(group, key, std::string(subject_of(setting)));
+    if (!former) return {};
+    // The kernel's reason stands behind it: "root invalid (...)".
+    if (key == "cpuset.cpus.partition") former->resize(std::min(former->find(' '), former->size()));
+    // An empty list of processors is written as a line without anything; an idle group's weight
+    // cannot be written.
+    if (former->empty()) former = "\n";
+    if (key == "cpu.weight" && former == "0") return {};
+    std::vector<cgroup_setting> undo{{key, std::move(*former)}};
+    if (key == "cpu.idle" && undo.front().value == "0")
+        for (auto& weight : undo_of(group, {"cpu.weight", ""})) undo.push_back(std::move(weight));
+    return undo;
 }
 
 }  // namespace detail
 
-/// Which of the settings are in force otherwise than they were asked for: rounded, or changed by
-/// somebody. A processor list is compared with cpuset.cpus.effective.
-inline std::vector<clipped_limit> clipped_limits(const cgroup& group,
-                                                 const std::vector<cgroup_setting>& settings) {
-    std::vector<clipped_limit> clipped;
-    for (const cgroup_setting& setting : settings) {
-        cgroup_setting shown = setting;
-        if (setting.key == "cpuset.cpus" || setting.key == "cpuset.mems") shown.key += ".effective";
-        const auto now = detail::former_value(group, shown);
-        if (!now || !detail::is_in_force(setting, *now))
-            clipped.push_back({setting.key, setting.value, now.value_or("")});
-    }
-    return clipped;
-}
-
 /// Changes the limits of a group, all or none: when one is refused, those before it are put back.
 /// Returns those that the kernel rounded or clipped.
 ///
-/// Errors: invalid_input and limit_below_use before anything is written; else the key, value and
-/// errno of the one that was refused.
+/// Errors: invalid_input and limit_below_use before anything is written; then limit_refused with the
+/// key and value; controller_missing when somebody has disabled a controller that is in use, whose
+/// other limits of the group are gone with it; cgroup_gone.
 inline std::vector<clipped_limit> update_limits(const cgroup& group, const resource_limits& limits,
                                                 below_use policy = below_use::refuse) {
     const auto settings = settings_of(limits);
@@ -128,17 +81,16 @@ inline std::vector<clipped_limit> update_limits(const cgroup& group, const resou
         if (used && *used > limits.memory->count)
             throw limit_below_use(group.path(), "memory.max", limits.memory->count, *used);
     }
-    std::vector<cgroup_setting> undo;
+    std::vector<std::vector<cgroup_setting>> undo;
     try {
         for (const cgroup_setting& setting : settings) {
-            auto former = detail::former_value(group, setting);
+            auto former = detail::undo_of(group, setting);
             group.write(setting.key, setting.value);
-            // An empty list of processors is written as a line without anything.
-            if (former) undo.push_back({setting.key, former->empty() ? "\n" : std::move(*former)});
+            undo.push_back(std::move(former));
         }
     } catch (...) {
         for (auto each = undo.rbegin(); each != undo.rend(); ++each)
-            detail::release_quietly([&] { group.write(each->key, each->value); });
+            detail::release_quietly([&] { write_settings(group, *each); });
         throw;
     }
     return clipped_limits(group, settings);

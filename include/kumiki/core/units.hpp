@@ -1,4 +1,5 @@
-// Quantities with their unit in the type: bytes (64_MiB), processors (cpus(0.5)).
+// Quantities with their unit in the type: bytes (64_MiB), processors (cpus(0.5)); and no_limit, which
+// stands for each of them where it is a limit.
 #pragma once
 
 #include <charconv>
@@ -21,6 +22,24 @@ struct bytes {
     friend constexpr bytes operator+(bytes a, bytes b) noexcept { return {a.count + b.count}; }
 };
 
+/// The type of no_limit.
+struct no_limit_type {
+    constexpr operator bytes() const noexcept {
+        return {std::numeric_limits<std::uint64_t>::max()};
+    }
+    constexpr operator std::uint64_t() const noexcept {
+        return std::numeric_limits<std::uint64_t>::max();
+    }
+};
+
+/// Where an amount of bytes, of processors or of things is a limit: none ("max"). Takes away what
+/// was set before.
+inline constexpr no_limit_type no_limit{};
+
+constexpr bool operator==(bytes amount, no_limit_type) noexcept {
+    return amount == bytes(no_limit);
+}
+
 /// An amount of processor time per wall time: cpus(0.5) is half of one processor.
 class cpus {
   public:
@@ -30,6 +49,8 @@ class cpus {
             throw invalid_input("number of processors", std::to_string(count),
                                 "It must be from 0.01 to 1000000.");
     }
+    constexpr cpus(no_limit_type) noexcept : count_(std::numeric_limits<double>::infinity()) {}
+    /// The number of processors; infinity for no_limit.
     constexpr double count() const noexcept { return count_; }
     constexpr auto operator<=>(const cpus&) const = default;
 
