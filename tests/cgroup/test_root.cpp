@@ -1,5 +1,4 @@
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -9,11 +8,13 @@
 #include <kumiki/cgroup/root.hpp>
 #include <kumiki/core/scope_exit.hpp>
 
+#include "cgroup/any_controller.hpp"
 #include "cgroup/fixture.hpp"
 #include "support/catch.hpp"
 
 using namespace kumiki;
 using namespace kumiki::literals;
+using kumiki_test::any_controller;
 using kumiki_test::child;
 using kumiki_test::exists;
 
@@ -21,42 +22,6 @@ namespace {
 
 #define NEED_GROUPS()                                                                              \
     if (const auto why = kumiki_test::missing(); !why.empty()) KUMIKI_SKIP(why)
-
-/// One controller that the host's v2 hierarchy has, and that the root gives down or not. What the
-/// tests enable at the root is taken back, if it was not enabled before.
-class any_controller {
-  public:
-    any_controller() : top_(cgroup::open(cgroup_hierarchy::find().mount().mount_point)) {
-        // One test program at a time: else neither would know who enabled it, or could disable it.
-        lock_ = sys::open_at(top_.fd(), ".", O_RDONLY | O_DIRECTORY);
-        ::flock(lock_.get(), LOCK_EX);
-        for_each_controller(top_.available(), [&](const controller_info& info) {
-            // cpu and cpuset have conditions of their own (real-time processes).
-            if (info.which != controllers::cpu && info.which != controllers::cpuset) found_ = info;
-        });
-        was_enabled_ = found_ && has(top_.enabled(), found_->which);
-    }
-    any_controller(const any_controller&) = delete;
-    any_controller& operator=(const any_controller&) = delete;
-    ~any_controller() {
-        if (!found_ || was_enabled_) return;
-        try {
-            top_.write("cgroup.subtree_control", "-" + std::string(found_->name));
-        } catch (const error&) {
-            // Somebody else uses it by now.
-        }
-    }
-    explicit operator bool() const { return found_.has_value(); }
-    const controller_info& operator*() const { return *found_; }
-    bool was_enabled() const { return was_enabled_; }
-    const std::string& top() const { return top_.path(); }
-
-  private:
-    cgroup top_;
-    unique_fd lock_;
-    std::optional<controller_info> found_;
-    bool was_enabled_ = false;
-};
 
 }  // namespace
 

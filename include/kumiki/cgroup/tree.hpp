@@ -15,8 +15,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <iterator>
 #include <optional>
 #include <set>
 #include <string>
@@ -107,8 +109,12 @@ inline std::exception_ptr kill_listed(int group, const std::vector<pid_t>& liste
                 held.emplace_back(*next, sys::open_pidfd(*next));
             } catch (const error& failure) {
                 if (failure.errno_value() == ESRCH) continue;
-                if (!held.empty()) break;  // no descriptor left: first those that are held
-                throw;
+                // No descriptor left: first those that are held, and the listing takes some, too.
+                constexpr std::ptrdiff_t spare = 8;
+                if (std::ssize(held) <= spare) throw;
+                next = std::find(listed.begin(), next, (held.end() - spare)->first);
+                held.erase(held.end() - spare, held.end());
+                break;
             }
         }
         std::vector<pid_t> now;
