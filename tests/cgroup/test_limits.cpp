@@ -78,6 +78,99 @@ TEST_CASE("limits of devices, processors and huge pages stand for the kernel's t
           (controllers::cpuset | controllers::io | controllers::hugetlb));
 }
 
+TEST_CASE("limits are taken away with no_limit, each in its kind") {
+    CHECK(settings_of({.memory = no_limit,
+                       .cpu = no_limit,
+                       .io = {{.device = {8, 0}, .read = no_limit, .write_operations = no_limit}},
+                       .hugetlb = {{2_MiB, no_limit, no_limit}},
+                       .pids = no_limit,
+                       .rdma = {{.device = "mlx5_0", .handles = no_limit}},
+                       .misc = {{"sev", no_limit}},
+                       .dmem = {{.region = "drm/0000:03:00.0/vram0", .most = no_limit}}}) ==
+          settings{{"memory.max", "max"},
+                   {"cpu.max", "max 100000"},
+                   {"io.max", "8:0 rbps=max wiops=max"},
+                   {"hugetlb.2MB.max", "max"},
+                   {"hugetlb.2MB.rsvd.max", "max"},
+                   {"pids.max", "max"},
+                   {"rdma.max", "mlx5_0 hca_handle=max"},
+                   {"misc.max", "sev max"},
+                   {"dmem.max", "drm/0000:03:00.0/vram0 max"}});
+}
+
+TEST_CASE("shares, priorities and partitions stand for the kernel's texts") {
+    using namespace std::chrono_literals;
+    CHECK(settings_of({.memory_zswap_writeback = false,
+                       .cpu_nice = -20,
+                       .cpu_idle = false,
+                       .cpuset_cpus = "0",
+                       .cpuset_kind = cpuset_partition::isolated}) ==
+          settings{{"memory.zswap.writeback", "0"},
+                   {"cpu.idle", "0"},
+                   {"cpu.weight.nice", "-20"},
+                   {"cpuset.cpus", "0"},
+                   {"cpuset.cpus.partition", "isolated"}});
+    CHECK(settings_of({.io_weight = 50,
+                       .io_device_weights = {{{8, 0}, 10000}, {{8, 16}, {}}},
+                       .io_latencies = {{{8, 0}, 0us}},
+                       .io_priority = io_priority_class::restrict_to_be}) ==
+          settings{{"io.weight", "50"},
+                   {"io.weight", "8:0 10000"},
+                   {"io.weight", "8:16 default"},
+                   {"io.latency", "8:0 target=0"},
+                   {"io.prio.class", "restrict-to-be"}});
+    CHECK(settings_of({.cpu_nice = 19, .cpuset_kind = cpuset_partition::member}) ==
+          settings{{"cpu.weight.nice", "19"}, {"cpuset.cpus.partition", "member"}});
+    CHECK(settings_of({.cpuset_kind = cpuset_partition::root,
+                       .io_priority = io_priority_class::no_change}) ==
+          settings{{"cpuset.cpus.partition", "root"}, {"io.prio.class", "no-change"}});
+}
+
+TEST_CASE("limits of named resources stand for the kernel's texts") {
+    CHECK(settings_of({.rdma = {{.device = "mlx5_0", .handles = 2, .objects = 2000},
+                                {.device = "ocrdma1", .objects = 0}},
+                       .misc = {{"res_a", 1}, {"res_b", 0}},
+                       .dmem = {{.region = "drm/0000:03:00.0/vram0",
+                                 .most = 1_GiB,
+                                 .low = 1_MiB,
+                                 .min = 0_B}}}) ==
+          settings{{"rdma.max", "mlx5_0 hca_handle=2 hca_object=2000"},
+                   {"rdma.max", "ocrdma1 hca_object=0"},
+                   {"misc.max", "res_a 1"},
+                   {"misc.max", "res_b 0"},
+                   {"dmem.min", "drm/0000:03:00.0/vram0 0"},
+                   {"dmem.low", "drm/0000:03:00.0/vram0 1048576"},
+                   {"dmem.max", "drm/0000:03:00.0/vram0 1073741824"}});
+    CHECK(controllers_needed({.rdma = {{.device = "a", .handles = 1}},
+                              .misc = {{"a", 1}},
+                              .dmem = {{.region = "a", .most = 1_B}}}) ==
+          (controllers::rdma | controllers::misc | controllers::dmem));
+}
+
+TEST_CASE("shares and named resources that mean nothing are refused") {
+    const auto refused = [](const resource_limits& limits) {
+        CHECK_THROWS_AS(settings_of(limits), invalid_input);
+    };
+    refused({.cpu_nice = -21});
+    refused({.cpu_nice = 20});
+    refused({.cpu_weight = 100, .cpu_nice = 0});
+    refused({.cpu_nice = 0, .cpu_idle = true});
+    refused({.cpu = no_limit, .cpu_burst = std::chrono::milliseconds(1)});
+    refused({.io_device_weights = {{{8, 0}, 0}}});
+    refused({.io_device_weights = {{{8, 0}, 10001}}});
+    refused({.rdma = {{.device = "mlx5_0"}}});
+    refused({.rdma = {{.device = "mlx5_0", .handles = 1ULL << 31}}});
+    for (const auto& word : {std::string(), std::string("a b"), std::string("a\nb"),
+                             std::string("a\0b", 3), std::string(256, 'x')}) {
+        CAPTURE(word);
+        refused({.rdma = {{.device = word, .handles = 1}}});
+        refused({.misc = {{word, 1}}});
+        refused({.dmem = {{.region = word, .most = 1_B}}});
+    }
+    refused({.dmem = {{.region = "a"}}});
+    refused({.hugetlb = {{3_MiB, 1_B, 1_B}}});
+}
+
 TEST_CASE("limits of devices, processors and huge pages that mean nothing are refused") {
     using namespace std::chrono_literals;
     const auto refused = [](const resource_limits& limits) {
@@ -153,6 +246,56 @@ TEST_CASE("the kernel shows the limits that were written [vm]", "[vm]") {
     set_limits(group, resource_limits{.pids = 64});
     CHECK(group.read("pids.max") == "64\n");
     CHECK(group.read("memory.max") == "67108864\n");
+}
+
+TEST_CASE("the kernel shows shares and that limits were taken away [vm]", "[vm]") {
+    NEED(controllers::memory | controllers::cpu | controllers::pids);
+    auto root = kumiki_test::make_root();
+    const auto group =
+        root.create("shares", {.memory = 64_MiB, .cpu = cpus(0.5), .cpu_nice = 10, .pids = 32});
+    CHECK(group.read("cpu.weight.nice") == "10\n");
+    set_limits(group, {.memory = no_limit, .cpu = no_limit, .cpu_nice = -20, .pids = no_limit});
+    CHECK(group.read("memory.max") == "max\n");
+    CHECK(group.read("cpu.max") == "max 100000\n");
+    CHECK(group.read("pids.max") == "max\n");
+    CHECK(group.read("cpu.weight.nice") == "-20\n");
+    if (!group.try_read("cpu.idle")) return;
+    set_limits(group, {.cpu_idle = true});
+    CHECK(group.read("cpu.idle") == "1\n");
+    set_limits(group, {.cpu_weight = 7, .cpu_idle = false});  // first no longer idle
+    CHECK(group.read("cpu.weight") == "7\n");
+    CHECK(group.read("cpu.idle") == "0\n");
+}
+
+TEST_CASE("the kernel shows limits of disks, and that they were taken away [vm]", "[vm]") {
+    NEED(controllers::io);
+    const auto disk = kumiki_test::exists("/scratch") ? device_number::behind("/scratch")
+                                                      : std::optional<device_number>();
+    if (!disk) KUMIKI_SKIP("no disk of one's own at /scratch");
+    auto root = kumiki_test::make_root();
+    const auto group =
+        root.create("disk", {.io = {{.device = *disk, .write = 1_MiB, .read_operations = 100}}});
+    const std::string name = to_string(*disk);
+    CHECK(group.read("io.max") == name + " rbps=max wbps=1048576 riops=100 wiops=max\n");
+    set_limits(group, {.io = {{.device = *disk, .write = no_limit, .read_operations = no_limit}}});
+    CHECK(group.read("io.max").find("100") == std::string::npos);
+    if (const auto text = group.try_read("io.prio.class")) {
+        CHECK(*text == "no-change\n");
+        set_limits(group, {.io_priority = io_priority_class::restrict_to_be});
+        CHECK(group.read("io.prio.class") == "restrict-to-be\n");
+    }
+    if (group.try_read("io.weight")) {
+        set_limits(group, {.io_weight = 50, .io_device_weights = {{*disk, 7}}});
+        CHECK(group.read("io.weight") == "default 50\n" + name + " 7\n");
+        set_limits(group, {.io_device_weights = {{*disk, {}}}});
+        CHECK(group.read("io.weight") == "default 50\n");
+    }
+    if (group.try_read("io.latency")) {
+        set_limits(group, {.io_latencies = {{*disk, std::chrono::milliseconds(10)}}});
+        CHECK(group.read("io.latency") == name + " target=10000\n");
+        set_limits(group, {.io_latencies = {{*disk, std::chrono::milliseconds(0)}}});
+        CHECK(group.read("io.latency").empty());
+    }
 }
 
 TEST_CASE("a value that the kernel refuses leaves no group behind [vm]", "[vm]") {

@@ -37,13 +37,13 @@ class shared_counter {
     std::atomic<int>* at_;
 };
 
-/// Forks without an end, the children too: at most 300 at a time (a host without pids.max has to
+/// Forks without an end, the children too: at most 150 at a time (a host without pids.max has to
 /// live through it), and of every four one ends at once, so that numbers move on.
 void fork_bomb(void* alive) {
     auto& count = *static_cast<std::atomic<int>*>(alive);
     ::signal(SIGCHLD, SIG_IGN);
     for (unsigned round = 0;; ++round) {
-        if (count.fetch_add(1) >= 300) {
+        if (count.fetch_add(1) >= 150) {
             count.fetch_sub(1);
             ::usleep(200);
             continue;
@@ -66,13 +66,14 @@ TEST_CASE("without cgroup.kill a fork bomb is ended, too, also over several grou
     const auto below = cgroup::create(group, "below");
     const bool is_frozen = GENERATE(false, true);
     CAPTURE(is_frozen);
-    const shared_counter alive;
+    const shared_counter alive_one;
+    const shared_counter alive_two;
     {
-        child one(group, fork_bomb, alive.get());
-        child two(below, fork_bomb, alive.get());
+        child one(group, fork_bomb, alive_one.get());
+        child two(below, fork_bomb, alive_two.get());
         REQUIRE(one.pid() > 0);
         REQUIRE(two.pid() > 0);
-        REQUIRE(eventually([&] { return below.procs().size() > 50; }));
+        REQUIRE(eventually([&] { return group.procs().size() > 50 && below.procs().size() > 50; }));
         if (is_frozen) {
             group.freeze();
             REQUIRE(group.wait_frozen(std::chrono::seconds(10)));

@@ -14,18 +14,6 @@ using namespace kumiki::literals;
 #define NEED(set)                                                                                  \
     if (const auto why = kumiki_test::missing(set); !why.empty()) KUMIKI_SKIP(why)
 
-TEST_CASE("what is in force is told apart from what was asked for") {
-    using detail::is_in_force;
-    CHECK(is_in_force({"memory.max", "4096"}, "4096"));
-    CHECK_FALSE(is_in_force({"memory.max", "5000"}, "4096"));
-    CHECK(is_in_force({"io.weight", "50"}, "default 50"));
-    CHECK(is_in_force({"io.max", "8:0 rbps=1 wbps=max"}, "8:0 rbps=1 wbps=max riops=9 wiops=max"));
-    CHECK_FALSE(is_in_force({"io.max", "8:0 rbps=1"}, "8:0 rbps=2 wbps=max riops=9 wiops=max"));
-    CHECK(is_in_force({"cpuset.cpus", "0,1,2,5"}, "0-2,5"));
-    CHECK_FALSE(is_in_force({"cpuset.cpus", "0-3"}, "0-2"));
-    CHECK_FALSE(is_in_force({"cpuset.cpus", "0-3"}, ""));
-}
-
 TEST_CASE("a limit that is refused puts back those before it") {
     if (const auto why = kumiki_test::missing(); !why.empty()) KUMIKI_SKIP(why);
     auto root = kumiki_test::make_root();
@@ -89,4 +77,37 @@ TEST_CASE("memory that is in use is not taken away by an update, unless asked fo
     CHECK(clipped == std::vector<clipped_limit>{{"memory.max", "33554532", "33554432"}});
     update_limits(group, {.memory = no_limit});
     CHECK(group.read("memory.max") == "max\n");
+}
+
+TEST_CASE("an update that is refused puts back shares, also those of an idle group [vm]", "[vm]") {
+    NEED(controllers::cpu | controllers::pids);
+    auto root = kumiki_test::make_root();
+    const auto group = root.create("shares", {.cpu = cpus(0.5), .cpu_weight = 33, .pids = 9});
+    const auto refused = [&](resource_limits limits) {
+        limits.raw = {{"pids.max", "many"}};
+        CHECK_THROWS_AS(update_limits(group, limits), limit_refused);
+        CHECK(group.read("cpu.weight") == "33\n");
+        CHECK(group.read("cpu.max") == "50000 100000\n");
+        CHECK(group.read("pids.max") == "9\n");
+    };
+    refused({.cpu = no_limit, .cpu_nice = -5, .pids = no_limit});
+    refused({.cpu_weight = 10000});
+    if (!group.try_read("cpu.idle")) return;
+    refused({.cpu_idle = true});
+    CHECK(group.read("cpu.idle") == "0\n");
+}
+
+TEST_CASE("an update that is refused puts back the limits of a disk [vm]", "[vm]") {
+    NEED(controllers::io);
+    const auto disk = kumiki_test::exists("/scratch") ? device_number::behind("/scratch")
+                                                      : std::optional<device_number>();
+    if (!disk) KUMIKI_SKIP("no disk of one's own at /scratch");
+    auto root = kumiki_test::make_root();
+    const auto group = root.create("disk", {.io = {{.device = *disk, .write = 1_MiB}}});
+    const auto before = group.read("io.max");
+    CHECK(update_limits(group, {.io = {{.device = *disk, .write = 1_MiB}}}).empty());
+    CHECK_THROWS_AS(update_limits(group, {.io = {{.device = *disk, .read = 5_MiB, .write = 2_MiB},
+                                                 {.device = {4095, 7}, .read = 1_MiB}}}),
+                    limit_refused);
+    CHECK(group.read("io.max") == before);
 }

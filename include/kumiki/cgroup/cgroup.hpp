@@ -7,13 +7,11 @@
 #pragma once
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
@@ -152,6 +150,7 @@ class cgroup {
 
     /// Sends SIGKILL to all processes in it and below it, frozen ones included. They end soon
     /// after: see wait_empty(). No error when the group has been removed.
+    /// Errors: EACCES; EROFS; without cgroup.kill, EPERM for a process that may not be signalled.
     void kill() const;
     /// Waits until no process is in it or below it; false when `patience` is over before.
     bool wait_empty(std::chrono::milliseconds patience) const {
@@ -223,11 +222,13 @@ inline void cgroup::write(const std::string& key, std::string_view value) const 
 }
 
 inline void cgroup::kill() const {
-    const auto file = sys::try_open_at(fd(), "cgroup.kill", O_WRONLY);
-    if (!file) return detail::kill_by_signals(fd());
-    const auto result = sys::retry([&] { return ::write(file->get(), "1", 1); });
-    if (result < 0 && errno == ENODEV) return;
-    sys::check(result, "kill all processes of", path_);
+    if (::faccessat(fd(), "cgroup.kill", F_OK, 0) != 0 && errno == ENOENT)
+        return detail::kill_by_signals(fd());
+    try {
+        write("cgroup.kill", "1");
+    } catch (const cgroup_gone&) {
+        // Nobody is in it, then.
+    }
 }
 
 inline bool cgroup::try_remove() {
