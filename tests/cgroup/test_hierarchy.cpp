@@ -102,6 +102,18 @@ TEST_CASE("inside a container, one's own group is found relative to what is moun
     CHECK_FALSE(moved.own_directory());
 }
 
+TEST_CASE("a group whose place cannot be told is not guessed at") {
+    // A process that was moved out of its cgroup namespace, and a mount from outside of it.
+    CHECK_FALSE(cgroup_hierarchy::parse(pure, "0::/../other\n").own_directory());
+    CHECK_FALSE(cgroup_hierarchy::parse(pure, "0::/..\n").own_directory());
+    const auto above = cgroup_hierarchy::parse(
+        "31 22 0:27 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/\n");
+    CHECK(above.mount().root == "/../..");
+    CHECK_FALSE(above.own_directory());
+    // A name that only begins with dots is one like any other.
+    CHECK(cgroup_hierarchy::parse(pure, "0::/..a\n").own_directory() == "/sys/fs/cgroup/..a");
+}
+
 TEST_CASE("a later mount at the same place hides the earlier one") {
     const auto covered =
         cgroup_hierarchy::parse(std::string(hybrid) +
@@ -156,9 +168,10 @@ TEST_CASE("without any cgroup filesystem the error says so, and what to do") {
             ::umount2("/sys/fs/cgroup", MNT_DETACH) == 0) {
             try {
                 cgroup_hierarchy::find();
-            } catch (const unsupported& none) {
+            } catch (const no_cgroup2& none) {
                 const std::string text = none.what();
-                const bool told = text.find("No cgroup filesystem is mounted") != std::string::npos;
+                const bool told = !none.has_v1() &&
+                                  text.find("No cgroup filesystem is mounted") != std::string::npos;
                 status = told && text.find("mount -t cgroup2") != std::string::npos ? 0 : 2;
             }
         }
@@ -183,6 +196,38 @@ TEST_CASE("a v2 mount that is covered from above is not taken for reachable") {
                 status = 2;
             } catch (const unsupported&) {
                 status = 0;
+            }
+        }
+        ::_exit(status);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(WEXITSTATUS(status) == 0);
+}
+
+TEST_CASE("a host that shows v1 alone is told apart, with what it has") {
+    if (::geteuid() != 0) KUMIKI_SKIP("unmounting takes root");
+    cgroup_hierarchy here;
+    try {
+        here = cgroup_hierarchy::find();
+    } catch (const unsupported& none) {
+        KUMIKI_SKIP(none.what());
+    }
+    if (here.v1.empty()) KUMIKI_SKIP("no v1 hierarchy is mounted here");
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        int status = 1;
+        if (::unshare(CLONE_NEWNS) == 0 &&
+            ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0) {
+            for (const auto& mount : here.v2) ::umount2(mount.mount_point.c_str(), MNT_DETACH);
+            try {
+                cgroup_hierarchy::find();
+                status = 2;
+            } catch (const no_cgroup2& none) {
+                const bool named = none.remedy().find("Only cgroup v1 is mounted: " +
+                                                      here.v1[0].mount_point) != std::string::npos;
+                status = none.has_v1() && named ? 0 : 3;
             }
         }
         ::_exit(status);

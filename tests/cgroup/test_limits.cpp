@@ -285,10 +285,24 @@ TEST_CASE("the kernel shows limits of disks, and that they were taken away [vm]"
         CHECK(group.read("io.prio.class") == "restrict-to-be\n");
     }
     if (group.try_read("io.weight")) {
-        set_limits(group, {.io_weight = 50, .io_device_weights = {{*disk, 7}}});
+        set_limits(group, {.io_weight = 50});
+        CHECK(group.read("io.weight") == "default 50\n");
+        const resource_limits one{.io_device_weights = {{*disk, 7}}};
+        const auto top = cgroup::open(root.hierarchy().mount().mount_point);
+        bool is_switched = false;
+        try {
+            set_limits(group, one);
+        } catch (const limit_refused& failure) {
+            CHECK(failure.errno_value() == EOPNOTSUPP);
+            CHECK(failure.remedy().find("io.cost.qos") != std::string::npos);
+            top.write("io.cost.qos", name + " enable=1");  // as the remedy says
+            is_switched = true;
+            set_limits(group, one);
+        }
         CHECK(group.read("io.weight") == "default 50\n" + name + " 7\n");
         set_limits(group, {.io_device_weights = {{*disk, {}}}});
         CHECK(group.read("io.weight") == "default 50\n");
+        if (is_switched) top.write("io.cost.qos", name + " enable=0");
     }
     if (group.try_read("io.latency")) {
         set_limits(group, {.io_latencies = {{*disk, std::chrono::milliseconds(10)}}});

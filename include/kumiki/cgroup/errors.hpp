@@ -147,6 +147,10 @@ inline std::string write_remedy(int code, std::string_view key) {
     case ESRCH:
         return "There is no such process.";
     case EOPNOTSUPP:
+        if (key.starts_with("io."))
+            return "Nothing weighs the requests of this disk: switch the io.cost controller on for "
+                   "it ('8:0 enable=1' to io.cost.qos of the hierarchy's root), or choose the BFQ "
+                   "scheduler.";
         return "The group is threaded, or cannot do this.";
     default:
         return {};
