@@ -73,11 +73,9 @@ class own_leaf {
         base_ = cgroup::open(base.path());
         before_ = base.enabled();
         owner_ = ::getpid();
-        const std::string start = std::string(prefix) + "-leaf-";
-        for (const auto& name : detail::child_groups(base.fd()))
-            // Of programs that have ended. Whoever is just about to enter it makes it again.
-            if (name.starts_with(start)) ::unlinkat(base.fd(), name.c_str(), AT_REMOVEDIR);
-        const std::string name = start + std::to_string(::getpid());
+        start_ = std::string(prefix) + "-leaf-";
+        sweep();
+        const std::string name = start_ + std::to_string(::getpid());
         for (int attempt = 0;; ++attempt) {
             const int made = ::mkdirat(base.fd(), name.c_str(), 0755);
             const int code = made == 0 || errno == EEXIST ? 0 : errno;
@@ -113,7 +111,14 @@ class own_leaf {
         const auto all = group.procs();
         return std::find(all.begin(), all.end(), ::getpid()) != all.end();
     }
+    /// Removes the leaves of programs that have ended. Whoever is just about to enter one makes it
+    /// again.
+    void sweep() const {
+        for (const auto& name : detail::child_groups(base_.fd()))
+            if (name.starts_with(start_)) ::unlinkat(base_.fd(), name.c_str(), AT_REMOVEDIR);
+    }
     void go_back() {
+        sweep();
         // Another group may have come to depend on what base hands on: then it stays.
         const auto names = detail::child_groups(base_.fd());
         const bool is_alone = names.size() == 1 && names.front() == leaf_.name();
@@ -137,6 +142,7 @@ class own_leaf {
 
     cgroup base_;
     cgroup leaf_;
+    std::string start_;
     controllers before_ = controllers::none;
     pid_t owner_ = 0;
 };

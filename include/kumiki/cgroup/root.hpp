@@ -189,7 +189,11 @@ class cgroup_root {
             detail::throw_occupied(group, text, std::move(inside));
         try {
             group.write("cgroup.subtree_control", text);
+        } catch (const cgroup_gone&) {
+            throw;
         } catch (const error& failure) {
+            if (failure.errno_value() == ENOENT)
+                throw controller_missing(ENOENT, wanted, failure.context());  // taken away just now
             auto inside = group.procs();  // one that came just now
             if (failure.errno_value() != EBUSY || is_whole || inside.empty()) throw;
             detail::throw_occupied(group, text, std::move(inside));
