@@ -36,6 +36,7 @@ struct service {
     controllers wanted = controllers::none;
     pid_t foreign = 0;
     uid_t user = 0;
+    int start = -1;  ///< an eventfd
     /// What the program does there; true when all went as it should.
     bool (*work)(const service&) = nullptr;
 
@@ -190,6 +191,75 @@ TEST_CASE("a leaf stays when somebody else depends on what the group hands on by
     };
     group.write("cgroup.subtree_control", "-" + std::string((*some).name));
     CHECK(program.run(group) == 0);
+}
+
+TEST_CASE("programs that come and go in one delegated group make room for each other") {
+    NEED_GROUPS();
+    const any_controller some;
+    if (!some) KUMIKI_SKIP("cgroup v2 has no controller here");
+    auto root = kumiki_test::make_root();
+    root.require((*some).which);
+    const auto group = root.create("service");
+    const unique_fd start(::eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE));
+    service program{.path = group.path(), .wanted = (*some).which, .start = start.get()};
+    program.work = [](const service& self) {
+        const auto before = own_group();
+        for (int round = 0; round < 20; ++round) {
+            auto own = cgroup_root::open_below(self.path, "box", own_process::moves_to_leaf);
+            // Until the others have moved, too.
+            REQUIRE_HERE(kumiki_test::eventually([&] {
+                try {
+                    own.require(self.wanted);
+                    const auto made = own.create("p" + std::to_string(::getpid()));
+                    return own_group().starts_with(before + "/box-leaf-");
+                } catch (const processes_in_group&) {
+                    return false;
+                } catch (const controller_missing& failure) {
+                    if (failure.errno_value() == 0) throw;
+                    return false;
+                } catch (const cgroup_gone&) {
+                    return false;
+                }
+            }));
+        }
+        return true;
+    };
+    {
+        const auto entry = [](void* given) {
+            auto& self = *static_cast<service*>(given);
+            ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+            eventfd_t turn = 0;
+            ::eventfd_read(self.start,
+                           &turn);  // nobody is born in a group that hands controllers on
+            try {
+                ::_exit(self.work(self) ? 0 : 1);
+            } catch (const std::exception& failure) {
+                ::dprintf(2, "%s\n", failure.what());
+                ::_exit(2);
+            }
+        };
+        child one(group, entry, &program);
+        child two(group, entry, &program);
+        child three(group, entry, &program);
+        REQUIRE(three.pid() > 0);
+        REQUIRE(::eventfd_write(start.get(), 3) == 0);
+        CHECK(one.wait().code == 0);
+        CHECK(two.wait().code == 0);
+        CHECK(three.wait().code == 0);
+    }
+    // What they could not remove, as they were in it, the next one does.
+    program.work = [](const service& self) {
+        { const own_leaf next(cgroup::open(self.path), "box"); }
+        return true;
+    };
+    for (const auto& name : detail::child_groups(group.fd())) {
+        CAPTURE(name);
+        CHECK(name.starts_with("box-leaf-"));
+    }
+    if (group.enabled() != controllers::none)
+        group.write("cgroup.subtree_control", "-" + std::string((*some).name));
+    CHECK(program.run(group) == 0);
+    CHECK(detail::child_groups(group.fd()).empty());
 }
 
 TEST_CASE("a program that is not in the group itself stays where it is") {

@@ -16,6 +16,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -110,12 +111,27 @@ class cgroup_root {
     cgroup create_with(std::string_view name, const std::vector<cgroup_setting>& settings) {
         detail::require_group_name(name);
         const controllers needed = controllers_of(settings);
+        return persist([&] {
+            enable(needed);
+            cgroup made = cgroup::create(group_, name);
+            write_settings(made, settings);
+            return made;
+        });
+    }
+
+    /// Enables controllers for the groups that are made here.
+    /// Errors: as create().
+    void require(controllers wanted) {
+        persist([&] { enable(wanted); });
+    }
+
+  private:
+    /// Does it again after what other programs did meanwhile, to the group and to its controllers.
+    template <class Action>
+    std::invoke_result_t<const Action&> persist(const Action& action) {
         for (int attempt = 0;; ++attempt) {
             try {
-                require(needed);
-                cgroup made = cgroup::create(group_, name);
-                write_settings(made, settings);
-                return made;
+                return action();
             } catch (const controller_missing& failure) {
                 // Enabled once, and disabled by somebody since then: once more.
                 if (failure.errno_value() == 0 || attempt == 8) throw;
@@ -128,19 +144,6 @@ class cgroup_root {
             }
         }
     }
-
-    /// Enables controllers for the groups that are made here.
-    /// Errors: as create().
-    void require(controllers wanted) {
-        if (has(enabled_, wanted)) return;
-        if (const controllers missing = wanted & ~base_.available(); missing != controllers::none)
-            throw_missing(missing);
-        enable(base_, wanted);
-        enable(group_, wanted);
-        enabled_ |= wanted;
-    }
-
-  private:
     cgroup_root(cgroup_hierarchy hierarchy, cgroup base, std::string_view name, own_process self)
         : hierarchy_(std::move(hierarchy)), base_(std::move(base)), name_(name) {
         detail::require_group_name(name);
@@ -149,6 +152,15 @@ class cgroup_root {
             hierarchy_ = cgroup_hierarchy::find();  // this process's group is another one now
         }
         reopen();
+    }
+
+    void enable(controllers wanted) {
+        if (has(enabled_, wanted)) return;
+        if (const controllers missing = wanted & ~base_.available(); missing != controllers::none)
+            throw_missing(missing);
+        enable(base_, wanted);
+        enable(group_, wanted);
+        enabled_ |= wanted;
     }
 
     /// Makes the group, or takes the one that is there; several programs may do so at once.
