@@ -1,8 +1,14 @@
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/swap.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstring>
+#include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <kumiki/async/when.hpp>
@@ -41,26 +47,6 @@ task<bool> ends(scheduler& io, stream<cgroup_event>& events) {
 }
 
 }  // namespace
-
-TEST_CASE("looking at a group's files gives what changed since the last look") {
-    detail::cgroup_event_source source;
-    using list = std::vector<cgroup_event>;
-    CHECK(source.look("populated 1\nfrozen 0\n", "") == list{{kind::populated}});
-    CHECK(source.look("populated 1\nfrozen 0\n", "").empty());
-    CHECK(source.look("populated 1\nfrozen 1\n", "") == list{{kind::frozen}});
-    CHECK(source.look("populated 1\nfrozen 0\n", "max 3\noom 1\noom_kill 1\n") ==
-          list{{kind::memory_max, 3}, {kind::oom, 1}, {kind::oom_kill, 1}, {kind::thawed}});
-    CHECK(source.look("populated 0\nfrozen 0\n", "max 5\noom 1\noom_kill 3\n") ==
-          list{{kind::memory_max, 2}, {kind::oom_kill, 2}, {kind::empty}});
-    // Removed, or the controller disabled: the counters do not run backwards.
-    CHECK(source.look("populated 0\nfrozen 0\n", "").empty());
-    CHECK(source.look("populated 0\nfrozen 0\n", "", "max 2\n") == list{{kind::pids_max, 2}});
-    CHECK(source.look("populated 0\nfrozen 0\n", "", "max 2\n").empty());
-    CHECK(to_string(kind::pids_max) == "pids_max");
-    CHECK(to_string(kind::populated) == "populated");
-    CHECK(to_string(kind::oom_kill) == "oom_kill");
-    CHECK(to_string(kind::oom_group_kill) == "oom_group_kill");
-}
 
 namespace {
 
@@ -168,6 +154,77 @@ TEST_CASE("a stream that is being awaited ends when the group is removed") {
 
 namespace {
 
+task<void> wait_for_states(scheduler& io, cgroup_root& root) {
+    auto group = root.create("states");
+    // Nothing to wait for: it is so already.
+    co_await until_empty(io, group);
+    co_await until_thawed(io, group);
+    std::optional<child> inside;
+    const auto act_soon = [](scheduler& on, auto act) -> task<void> {
+        co_await on.sleep_for(5ms);
+        act();
+    };
+    const auto populate = [&] { inside.emplace(group); };
+    co_await when_all(until_populated(io, group), act_soon(io, populate));
+    CHECK(group.is_populated());
+    co_await until_populated(io, group);
+    const auto freeze = [&] { group.freeze(); };
+    co_await when_all(until_frozen(io, group), act_soon(io, freeze));
+    CHECK(group.is_frozen());
+    const auto thaw = [&] { group.thaw(); };
+    co_await when_all(until_thawed(io, group), act_soon(io, thaw));
+    CHECK_FALSE(group.is_frozen());
+    // The removal ends a wait for what will not be any more.
+    inside.reset();
+    co_await until_empty(io, group);
+    co_await when_all(until_populated(io, group), remove_soon(io, std::move(group)));
+}
+
+}  // namespace
+
+TEST_CASE("each state of a group is awaited, and no longer than until its removal") {
+    NEED_GROUPS_AND_SCHEDULER(io);
+    auto root = kumiki_test::make_root();
+    io.run(wait_for_states(io, root));
+}
+
+namespace {
+
+task<void> race_with_an_edge(scheduler& io, cgroup_root& root) {
+    for (int round = 0; round < 100; ++round) {
+        auto group = root.create("race");
+        auto inside = std::make_unique<child>(group);
+        // The end of the process falls before, into and after the subscription, by chance.
+        std::thread other([&, round] {
+            for (int spin = 0; spin < round * 200; ++spin) asm volatile("");
+            group.kill();
+        });
+        auto events = watch_events(io, group);
+        std::vector<kind> kinds;
+        while (kinds.empty() || kinds.back() != kind::empty) {
+            auto event = co_await next(io, events);
+            if (!event) break;
+            kinds.push_back(event->kind);
+        }
+        other.join();
+        const bool whole =
+            kinds == std::vector{kind::populated, kind::empty} || kinds == std::vector{kind::empty};
+        CHECK(whole);
+        inside.reset();
+        group.destroy();
+    }
+}
+
+}  // namespace
+
+TEST_CASE("an edge before, during or just after the subscription is told once") {
+    NEED_GROUPS_AND_SCHEDULER(io);
+    auto root = kumiki_test::make_root();
+    io.run(race_with_an_edge(io, root));
+}
+
+namespace {
+
 task<void> wait_for_end(scheduler& io, const cgroup& group, child& inside) {
     auto both = co_await when_all(until_empty(io, group), io.wait_exit(inside.pidfd()));
     CHECK(std::get<1>(both).code == 3);
@@ -187,7 +244,13 @@ TEST_CASE("the end of the last process is awaited") {
     REQUIRE(inside.pid() > 0);
     io.run(wait_for_end(io, group, inside));
     REQUIRE(group.try_remove());
-    CHECK_THROWS_AS(until_empty(io, group), error);
+    try {
+        auto none = until_empty(io, group);
+        FAIL("a group that is gone was watched");
+    } catch (const error& gone) {
+        CHECK(gone.errno_value() == ENOENT);
+        CHECK(gone.object().find(group.path()) != std::string::npos);
+    }
     CHECK_THROWS_AS(watch_events(io, group), error);
 }
 
@@ -238,19 +301,28 @@ TEST_CASE("a stream can be left while it waits") {
 
 namespace {
 
+/// Touches 64 MiB, when it has been there for long enough to be told as a process of the group.
+void take_memory(void*) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::poll(nullptr, 0, 50);
+    constexpr std::size_t size = 64U << 20;
+    void* memory =
+        ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) ::_exit(2);
+    for (std::size_t i = 0; i < size; i += 4096) static_cast<volatile char*>(memory)[i] = 1;
+    ::_exit(1);
+}
+
+}  // namespace
+
+namespace {
+
 task<void> see_the_kill(scheduler& io, cgroup_root& root) {
     auto group = root.create("oom", {.memory = 16_MiB, .memory_swap = 0_B});
     auto events = watch_events(io, group);
     auto event = co_await next(io, events);
     CHECK(event == cgroup_event{kind::empty});
-    child hog(group, [](void*) {
-        constexpr std::size_t size = 64U << 20;
-        void* memory =
-            ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED) ::_exit(2);
-        for (std::size_t i = 0; i < size; i += 4096) static_cast<volatile char*>(memory)[i] = 1;
-        ::_exit(1);
-    });
+    child hog(group, take_memory);
     REQUIRE(hog.pid() > 0);
     std::uint64_t kills = 0;
     bool empty = false;
@@ -304,4 +376,263 @@ TEST_CASE("each fork that pids.max refuses is told [vm]", "[vm]") {
     NEED_GROUPS_AND_SCHEDULER(io);
     auto root = kumiki_test::make_root();
     io.run(see_the_refusal(io, root));
+}
+
+namespace {
+
+/// How often each kind was told up to the end of the last process, by where it was counted.
+struct tally {
+    std::uint64_t subtree[static_cast<std::size_t>(kind::overflow) + 1] = {};
+    std::uint64_t local[static_cast<std::size_t>(kind::overflow) + 1] = {};
+    std::uint64_t in_subtree(kind which) const { return subtree[static_cast<std::size_t>(which)]; }
+    std::uint64_t in_local(kind which) const { return local[static_cast<std::size_t>(which)]; }
+    void add(const cgroup_event& event) {
+        auto& counts = event.scope == cgroup_event_scope::local ? local : subtree;
+        counts[static_cast<std::size_t>(event.kind)] += event.count;
+    }
+};
+
+task<tally> count_to_the_end(scheduler& io, const cgroup& group) {
+    auto events = watch_events(io, group, cgroup_event_files::all);
+    tally counted;
+    bool was_populated = false;
+    for (;;) {
+        auto event = co_await next(io, events);
+        if (!event) break;
+        counted.add(*event);
+        was_populated |= event->kind == kind::populated;
+        if (was_populated && event->kind == kind::empty) break;
+    }
+    // The kernel may tell of a count up to 10 ms after it: what comes after the end, too.
+    for (;;) {
+        auto more = co_await with_timeout(io, 50ms, events.next());
+        if (!more || !*more) break;
+        counted.add(**more);
+    }
+    co_return counted;
+}
+
+task<void> run_soon(scheduler& io, const cgroup& group, child::entry_type entry,
+                    std::optional<child>& into) {
+    co_await io.sleep_for(20ms);
+    into.emplace(group, entry);
+}
+
+task<void> tell_local_apart(scheduler& io, cgroup_root& root) {
+    auto above = root.create("above", {.memory = 48_MiB, .memory_swap = 0_B});
+    above.write("cgroup.subtree_control", "+memory");
+    auto below = cgroup::create(above, "below");
+    below.write("memory.max", std::to_string((16_MiB).count));
+    below.write("memory.oom.group", "1");
+    std::optional<child> hog;
+    auto seen = co_await when_all(count_to_the_end(io, above), count_to_the_end(io, below),
+                                  run_soon(io, below, take_memory, hog));
+    CHECK(hog->wait().signal == SIGKILL);
+    const tally& high = std::get<0>(seen);
+    const tally& low = std::get<1>(seen);
+    // Told is what was counted: with memory.oom.group the kernel counts one victim twice.
+    const auto kills = flat_value(below.read("memory.events.local"), "oom_kill");
+    CHECK(kills >= 1U);
+    CHECK(low.in_local(kind::oom_kill) == kills);
+    CHECK(low.in_subtree(kind::oom_kill) == kills);
+    CHECK(low.in_local(kind::memory_max) >= 1);
+    CHECK(low.in_subtree(kind::memory_max) == low.in_local(kind::memory_max));
+    CHECK(low.in_local(kind::oom_group_kill) == 1);
+    CHECK(high.in_local(kind::oom_kill) == 0);
+    CHECK(high.in_local(kind::memory_max) == 0);
+    CHECK(high.in_subtree(kind::oom_kill) == kills);
+    CHECK(high.in_subtree(kind::memory_max) == low.in_subtree(kind::memory_max));
+    CHECK(high.in_subtree(kind::oom_group_kill) == 1);
+    below.destroy();
+}
+
+}  // namespace
+
+TEST_CASE("a kill below is told above as the subtree's, and as local where it was [vm]", "[vm]") {
+    if (const auto why = kumiki_test::missing(controllers::memory); !why.empty()) KUMIKI_SKIP(why);
+    NEED_GROUPS_AND_SCHEDULER(io);
+    auto root = kumiki_test::make_root();
+    if (!kumiki_test::exists("/proc/swaps"))
+        KUMIKI_SKIP("the kernel has no swap, and no key for it");
+    io.run(tell_local_apart(io, root));
+}
+
+namespace {
+
+task<void> slow_down(scheduler& io, cgroup_root& root) {
+    auto group = root.create("slow", {.memory = 256_MiB, .memory_high = 16_MiB});
+    std::optional<child> hog;
+    const auto kill_soon = [](scheduler& on, const cgroup& of) -> task<void> {
+        co_await on.sleep_for(1s);
+        of.kill();
+    };
+    auto seen = co_await when_all(count_to_the_end(io, group),
+                                  run_soon(io, group, take_memory, hog), kill_soon(io, group));
+    CHECK(std::get<0>(seen).in_subtree(kind::memory_high) >= 1);
+    CHECK(std::get<0>(seen).in_subtree(kind::oom_kill) == 0);
+}
+
+}  // namespace
+
+TEST_CASE("a process over memory.high is told as slowed down, and not as killed [vm]", "[vm]") {
+    if (const auto why = kumiki_test::missing(controllers::memory); !why.empty()) KUMIKI_SKIP(why);
+    NEED_GROUPS_AND_SCHEDULER(io);
+    auto root = kumiki_test::make_root();
+    io.run(slow_down(io, root));
+}
+
+namespace {
+
+/// 32 MiB of swap on the guest's disk for the length of a test; none elsewhere: a host's swap is its
+/// own.
+class guest_swap {
+  public:
+    guest_swap() {
+        if (!kumiki_test::exists("/scratch")) return;
+        constexpr std::size_t page = 4096, pages = 8192;
+        const unique_fd file(::open(path, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600));
+        if (!file) return;
+        const std::vector<char> nothing(page);
+        for (std::size_t i = 0; i < pages; ++i)
+            if (::write(file.get(), nothing.data(), page) != page) return;
+        // The header of mkswap(8): a version, the last page, and a signature at the end of the page.
+        const std::uint32_t header[] = {1, pages - 1};
+        std::vector<char> first(page);
+        std::memcpy(first.data() + 1024, header, sizeof header);
+        std::memcpy(first.data() + page - 10, "SWAPSPACE2", 10);
+        if (::pwrite(file.get(), first.data(), page, 0) != page || ::fsync(file.get()) != 0) return;
+        on_ = ::swapon(path, 0) == 0;
+    }
+    ~guest_swap() {
+        if (on_) ::swapoff(path);
+        ::unlink(path);
+    }
+    bool is_on() const { return on_; }
+
+  private:
+    static constexpr const char* path = "/scratch/kumiki-test-swap";
+    bool on_ = false;
+};
+
+task<void> fill_the_swap(scheduler& io, cgroup_root& root) {
+    auto group = root.create("swap", {.memory = 16_MiB, .memory_swap = 4_MiB});
+    std::optional<child> hog;
+    auto seen =
+        co_await when_all(count_to_the_end(io, group), run_soon(io, group, take_memory, hog));
+    CHECK(hog->wait().signal == SIGKILL);
+    const tally& counted = std::get<0>(seen);
+    CHECK(counted.in_subtree(kind::swap_max) >= 1);
+    CHECK(counted.in_subtree(kind::swap_fail) >= 1);
+    CHECK(counted.in_subtree(kind::oom_kill) == 1);
+    const auto text = group.read("memory.swap.events");
+    CHECK(counted.in_subtree(kind::swap_max) == flat_value(text, "max"));
+    CHECK(counted.in_subtree(kind::swap_fail) == flat_value(text, "fail"));
+}
+
+}  // namespace
+
+TEST_CASE("a group that has used up its swap is told [vm]", "[vm]") {
+    if (const auto why = kumiki_test::missing(controllers::memory); !why.empty()) KUMIKI_SKIP(why);
+    const guest_swap swap;
+    if (!swap.is_on()) KUMIKI_SKIP("there is no disk of a virtual machine for swap");
+    NEED_GROUPS_AND_SCHEDULER(io);
+    auto root = kumiki_test::make_root();
+    io.run(fill_the_swap(io, root));
+}
+
+namespace {
+
+/// Touches a huge page that is not reserved: over its limit the kernel refuses it with SIGBUS,
+/// whether there is one or not.
+void take_huge_page(void*) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::signal(SIGBUS, SIG_DFL);  // a sanitizer handles it
+    constexpr std::size_t size = 2U << 20;
+    void* memory = ::mmap(
+        nullptr, size, PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE | (21 << MAP_HUGE_SHIFT), -1, 0);
+    if (memory == MAP_FAILED) ::_exit(2);
+    ::poll(nullptr, 0, 50);
+    *static_cast<volatile char*>(memory) = 1;
+    ::_exit(0);
+}
+
+task<void> refuse_huge_pages(scheduler& io, cgroup_root& root) {
+    auto above = root.create("huge", {.hugetlb = {{2_MiB, 64_MiB}}});
+    above.write("cgroup.subtree_control", "+hugetlb");
+    auto below = cgroup::create(above, "below");
+    below.write("hugetlb.2MB.max", "0");
+    std::optional<child> hog;
+    auto seen = co_await when_all(count_to_the_end(io, above), count_to_the_end(io, below),
+                                  run_soon(io, below, take_huge_page, hog));
+    const auto ended = hog->wait();
+    INFO("ended by " << ended.signal << " with " << ended.code);
+    CHECK(ended.signal == SIGBUS);
+    CHECK(std::get<1>(seen).in_local(kind::hugetlb_max) >= 1);
+    CHECK(std::get<1>(seen).in_subtree(kind::hugetlb_max) >= 1);
+    CHECK(std::get<0>(seen).in_subtree(kind::hugetlb_max) ==
+          std::get<1>(seen).in_subtree(kind::hugetlb_max));
+    CHECK(std::get<0>(seen).in_local(kind::hugetlb_max) == 0);
+    below.destroy();
+}
+
+}  // namespace
+
+TEST_CASE("a huge page over the limit is told, with its size and where [vm]", "[vm]") {
+    if (const auto why = kumiki_test::missing(controllers::hugetlb); !why.empty()) KUMIKI_SKIP(why);
+    NEED_GROUPS_AND_SCHEDULER(io);
+    auto root = kumiki_test::make_root();
+    const auto& sizes = huge_page_sizes();
+    if (std::find(sizes.begin(), sizes.end(), 2_MiB) == sizes.end())
+        KUMIKI_SKIP("the kernel has no huge pages of 2 MiB");
+    io.run(refuse_huge_pages(io, root));
+}
+
+namespace {
+
+void fork_much(void*) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (int i = 0; i < 20; ++i)
+        if (::fork() == 0) {
+            ::poll(nullptr, 0, 200);
+            ::_exit(0);
+        }
+    ::_exit(0);
+}
+
+task<void> refuse_forks_above(scheduler& io, cgroup_root& root, bool& has_local) {
+    auto above = root.create("forks", {.pids = 4});
+    above.write("cgroup.subtree_control", "+pids");
+    auto below = cgroup::create(above, "below");
+    has_local = above.try_read("pids.events.local").has_value();
+    std::optional<child> forker;
+    auto seen = co_await when_all(count_to_the_end(io, above), count_to_the_end(io, below),
+                                  run_soon(io, below, fork_much, forker));
+    const tally& high = std::get<0>(seen);
+    const tally& low = std::get<1>(seen);
+    if (has_local) {  // counted where the limit is, and above
+        CHECK(high.in_local(kind::pids_max) == 17);
+        CHECK(high.in_subtree(kind::pids_max) == 17);
+        CHECK(low.in_local(kind::pids_max) == 0);
+        CHECK(low.in_subtree(kind::pids_max) == 0);
+    } else {  // counted where the process is, and there alone
+        CHECK(high.in_local(kind::pids_max) == 0);
+        CHECK(low.in_local(kind::pids_max) == 17);
+        CHECK(low.in_subtree(kind::pids_max) == 0);
+        CHECK(high.in_subtree(kind::pids_max) == 0);
+    }
+    forker->wait();
+    below.destroy();
+}
+
+}  // namespace
+
+TEST_CASE("a refused fork is told where this kernel counts it, and as what it counts [vm]",
+          "[vm]") {
+    if (const auto why = kumiki_test::missing(controllers::pids); !why.empty()) KUMIKI_SKIP(why);
+    NEED_GROUPS_AND_SCHEDULER(io);
+    auto root = kumiki_test::make_root();
+    bool has_local = false;
+    io.run(refuse_forks_above(io, root, has_local));
+    INFO(has_local << " for pids.events.local");
 }

@@ -1,4 +1,8 @@
+#include <sys/mman.h>
+
+#include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include <kumiki/async/timeout.hpp>
@@ -9,20 +13,9 @@
 #include "support/catch.hpp"
 
 using namespace kumiki;
+using namespace kumiki::literals;
 using namespace std::chrono_literals;
 using kumiki_test::child;
-
-TEST_CASE("pressure is read in hundredths of a percent and microseconds") {
-    const auto seen = parse_pressure(
-        "some avg10=12.34 avg60=0.05 avg300=100.00 total=123456\n"
-        "full avg10=1.00 avg60=0.00 avg300=0.00 total=7\n");
-    CHECK(seen.some == pressure_share{1234, 5, 10000, 123456us});
-    CHECK(seen.full == pressure_share{100, 0, 0, 7us});
-    CHECK(parse_pressure("some avg10=0.00 avg60=0.00 avg300=0.00 total=9\n").full ==
-          pressure_share{});
-    CHECK(parse_pressure("") == pressure{});
-    CHECK(parse_pressure("none avg10=1.00\nsome avg10=x total=\n") == pressure{});
-}
 
 TEST_CASE("a pressure trigger that the kernel would refuse is refused before") {
     if (const auto why = kumiki_test::missing(); !why.empty()) KUMIKI_SKIP(why);
@@ -89,4 +82,63 @@ TEST_CASE("a pressure trigger tells when processes wait, and ends with its group
     CAPTURE(to_string(backend));
     scheduler io(scheduler_options{.backend = backend});
     io.run(tell_of_cpu(io, root));
+}
+
+TEST_CASE("a trigger for interrupts is set for all processes, not for some [vm]", "[vm]") {
+    if (const auto why = kumiki_test::missing(); !why.empty()) KUMIKI_SKIP(why);
+    auto root = kumiki_test::make_root();
+    const auto group = root.create("irq");
+    if (!read_pressure(group, pressure_resource::irq))
+        KUMIKI_SKIP("the kernel does not measure pressure of interrupts");
+    pressure_trigger trigger{.resource = pressure_resource::irq, .full = true};
+    const pressure_watch watch(group, trigger);
+    CHECK(watch.fd() >= 0);
+    trigger.full = false;
+    try {
+        const pressure_watch refused(group, trigger);
+        // A later kernel may have the line.
+        CHECK(group.read("irq.pressure").find("some") != std::string::npos);
+    } catch (const error& failure) {
+        CHECK(failure.errno_value() == EINVAL);
+        CHECK(failure.remedy().find("full") != std::string::npos);
+    }
+}
+
+namespace {
+
+/// Writes to 64 MiB over and over.
+void churn(void*) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    constexpr std::size_t size = 64U << 20;
+    void* memory =
+        ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) ::_exit(2);
+    for (;;)
+        for (std::size_t i = 0; i < size; i += 4096) static_cast<volatile char*>(memory)[i] = 1;
+}
+
+task<void> tell_of_memory(scheduler& io, cgroup_root& root) {
+    const auto group = root.create("short", {.memory_high = 8_MiB});
+    auto told = watch_pressure(
+        io, group, {.resource = pressure_resource::memory, .threshold = 50ms, .window = 1s});
+    const child hog(group, churn);
+    REQUIRE(hog.pid() > 0);
+    const auto begun = std::chrono::steady_clock::now();
+    auto seen = co_await with_timeout(io, 30s, first(told));
+    REQUIRE(seen);
+    REQUIRE(*seen);
+    INFO("after " << (std::chrono::steady_clock::now() - begun) / 1ms << " ms");
+    CHECK((*seen)->some.total >= 50ms);
+    group.kill();
+}
+
+}  // namespace
+
+TEST_CASE("a trigger tells that a group is short of memory [vm]", "[vm]") {
+    if (const auto why = kumiki_test::missing(controllers::memory); !why.empty()) KUMIKI_SKIP(why);
+    auto root = kumiki_test::make_root();
+    if (!read_pressure(root.group(), pressure_resource::memory))
+        KUMIKI_SKIP("the kernel does not measure pressure");
+    scheduler io;
+    io.run(tell_of_memory(io, root));
 }

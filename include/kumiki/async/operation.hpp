@@ -10,6 +10,7 @@
 #include <coroutine>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <source_location>
 #include <stop_token>
@@ -91,6 +92,16 @@ struct loop_core {
     std::uint64_t waits = 0;       // times that the thread slept in the kernel
 
     bool is_on_thread() const noexcept { return std::this_thread::get_id() == owner; }
+    /// What a room above shares between its users on this scheduler, found by the address of a tag;
+    /// empty at first. On the scheduler's thread.
+    std::weak_ptr<void>& shared(const void* tag) {
+        for (auto& [known, place] : shared_)
+            if (known == tag) return place;
+        return shared_.emplace_back(tag, std::weak_ptr<void>()).second;
+    }
+
+  private:
+    std::vector<std::pair<const void*, std::weak_ptr<void>>> shared_;
 };
 
 /// The base of the awaitables of the scheduler.

@@ -1,5 +1,5 @@
-// Pressure (PSI): how much of the time processes of a group wait for memory, processors or io, as
-// numbers and as triggers that tell when it has become too much.
+// Pressure (PSI) of a group: read at once, and triggers that tell when it has become too much. The
+// numbers are those of pressure_counts.hpp.
 //
 // The kernel measures by itself and tells through poll: nothing here polls by time. A trigger tells
 // at most once in each window. Kernel: 4.20, triggers 5.2 (for unprivileged users 6.5, with windows
@@ -21,65 +21,13 @@
 #include <kumiki/async/scheduler.hpp>
 #include <kumiki/async/stream.hpp>
 #include <kumiki/cgroup/cgroup.hpp>
+#include <kumiki/cgroup/pressure_counts.hpp>
 #include <kumiki/core/error.hpp>
-#include <kumiki/core/text.hpp>
 #include <kumiki/core/unique_fd.hpp>
 #include <kumiki/sys/check.hpp>
 #include <kumiki/sys/file.hpp>
 
 namespace kumiki::inline v0 {
-
-/// What processes wait for.
-enum class pressure_resource : std::uint8_t { memory, cpu, io, irq };
-
-/// "memory.pressure": the control file.
-constexpr std::string_view pressure_key(pressure_resource resource) noexcept {
-    constexpr std::string_view keys[] = {"memory.pressure", "cpu.pressure", "io.pressure",
-                                         "irq.pressure"};
-    return keys[static_cast<std::size_t>(resource)];
-}
-
-/// One line of a pressure file: hundredths of a percent over 10, 60 and 300 s, and the whole time.
-struct pressure_share {
-    std::uint32_t average_10 = 0;  ///< 1234 is 12.34 %
-    std::uint32_t average_60 = 0;
-    std::uint32_t average_300 = 0;
-    std::chrono::microseconds total{};
-    bool operator==(const pressure_share&) const = default;
-};
-
-/// A group's pressure for one resource.
-struct pressure {
-    pressure_share some{};  ///< at least one process waited
-    pressure_share full{};  ///< all that could run waited
-    bool operator==(const pressure&) const = default;
-};
-
-/// The numbers in the text of a pressure file; what it lacks is zero.
-constexpr pressure parse_pressure(std::string_view text) noexcept {
-    const auto hundredths = [](std::string_view number) -> std::uint32_t {
-        const auto dot = number.find('.');
-        const auto whole = parse_number<std::uint32_t>(number.substr(0, dot)).value_or(0);
-        if (dot == std::string_view::npos || number.size() != dot + 3) return whole * 100;
-        return whole * 100 + parse_number<std::uint32_t>(number.substr(dot + 1)).value_or(0);
-    };
-    pressure found;
-    while (auto line = next_field(text, '\n')) {
-        const auto kind = next_field(*line, ' ');
-        if (kind != "some" && kind != "full") continue;
-        pressure_share& share = kind == "some" ? found.some : found.full;
-        while (const auto field = next_field(*line, ' ')) {
-            const auto value = field->substr(field->find('=') + 1);
-            if (field->starts_with("avg10=")) share.average_10 = hundredths(value);
-            if (field->starts_with("avg60=")) share.average_60 = hundredths(value);
-            if (field->starts_with("avg300=")) share.average_300 = hundredths(value);
-            if (field->starts_with("total="))
-                share.total =
-                    std::chrono::microseconds(parse_number<std::int64_t>(value).value_or(0));
-        }
-    }
-    return found;
-}
 
 /// The group's pressure; nothing when the kernel does not measure it, or the group is gone.
 inline std::optional<pressure> read_pressure(const cgroup& group, pressure_resource resource) {
@@ -95,7 +43,7 @@ inline std::optional<pressure> read_pressure(const cgroup& group, pressure_resou
 /// When a trigger tells: waits of `threshold` or more within `window`.
 struct pressure_trigger {
     pressure_resource resource = pressure_resource::memory;
-    bool full = false;  ///< all processes wait, not only some
+    bool full = false;  ///< all processes wait, not only some; of irq there is only this
     std::chrono::microseconds threshold{std::chrono::milliseconds(200)};
     std::chrono::microseconds window{std::chrono::seconds(2)};  ///< 500 ms to 10 s
 };
@@ -132,8 +80,8 @@ class pressure_watch {
                                  .object = path_,
                                  .remedy = errno == EINVAL
                                                ? "Without CAP_SYS_RESOURCE the window must be a "
-                                                 "multiple of 2 s (6.5); cpu and irq may lack a "
-                                                 "line of the kind."
+                                                 "multiple of 2 s (6.5); of irq there is the "
+                                                 "line 'full' alone."
                                                : detail::write_remedy(errno, key)};
         });
     }

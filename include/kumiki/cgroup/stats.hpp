@@ -1,102 +1,114 @@
-// What a group has used so far, as one typed snapshot: memory, processor time, processes, and what
-// was refused to it. Whatever the group's controllers do not count is not there (nullopt).
+// What a group has used so far, as one typed snapshot: processor time, memory, io, processes, and
+// what was refused to it. Whatever the group's controllers do not count is not there (nullopt).
 //
-// cpu.stat's times need no controller; memory.peak is 5.19, pids.peak 6.9. Each file is read once:
-// numbers of one file belong together, those of different files are moments apart.
-// Left out: memory.stat, io.stat, pressure.
+//   stats_reader reader(group, stat_parts::cpu | stat_parts::memory);
+//   for (cgroup_stats now; reader.read(now); ...) use(now.cpu_usage);
+//
+// A stats_reader keeps its files open: a snapshot is one pread(2) for each. read_stats() opens and
+// closes them. Numbers of one file belong together, those of different files are moments apart.
+// cpu.stat's times need no controller. Left out: memory.numa_stat, cpuset.
 #pragma once
 
-#include <chrono>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include <kumiki/cgroup/cgroup.hpp>
+#include <kumiki/cgroup/snapshot.hpp>
+#include <kumiki/cgroup/stat_files.hpp>
+#include <kumiki/core/error.hpp>
 #include <kumiki/core/text.hpp>
+#include <kumiki/core/unique_fd.hpp>
 #include <kumiki/core/units.hpp>
+#include <kumiki/sys/check.hpp>
+#include <kumiki/sys/file.hpp>
 
 namespace kumiki::inline v0 {
 
-/// Counters of memory.events: how often a limit was met. Those of the groups below are included.
-struct memory_event_counts {
-    std::uint64_t low = 0;             ///< reclaimed from although under memory.low
-    std::uint64_t high = 0;            ///< slowed down at memory.high
-    std::uint64_t max = 0;             ///< about to go over memory.max
-    std::uint64_t oom = 0;             ///< an allocation was about to fail for it
-    std::uint64_t oom_kill = 0;        ///< processes killed by the OOM killer
-    std::uint64_t oom_group_kill = 0;  ///< groups killed as a whole: 5.17
-    bool operator==(const memory_event_counts&) const = default;
-};
-
-/// The counters in the text of memory.events.
-constexpr memory_event_counts parse_memory_events(std::string_view text) noexcept {
-    const auto count = [&](std::string_view key) { return flat_value(text, key).value_or(0); };
-    return {.low = count("low"),
-            .high = count("high"),
-            .max = count("max"),
-            .oom = count("oom"),
-            .oom_kill = count("oom_kill"),
-            .oom_group_kill = count("oom_group_kill")};
-}
-
-/// A snapshot of a group and all groups below it.
-struct cgroup_stats {
-    std::optional<bytes> memory_current{};
-    std::optional<bytes> memory_peak{};
-    std::optional<memory_event_counts> memory_events{};
-    std::optional<std::chrono::microseconds> cpu_usage{};   ///< user and system together
-    std::optional<std::chrono::microseconds> cpu_user{};
-    std::optional<std::chrono::microseconds> cpu_system{};
-    std::optional<std::uint64_t> cpu_periods{};             ///< enforced periods of cpu.max
-    std::optional<std::uint64_t> cpu_throttled_periods{};   ///< of those, cut short
-    std::optional<std::chrono::microseconds> cpu_throttled{};
-    std::optional<std::uint64_t> pids_current{};
-    std::optional<std::uint64_t> pids_peak{};
-    std::optional<std::uint64_t> pids_max_hits{};           ///< forks refused by pids.max
-};
-
-/// The fields of cpu.stat. A key that the text lacks stays unset.
-constexpr void parse_cpu_stat(std::string_view text, cgroup_stats& into) noexcept {
-    const auto time = [&](std::string_view key) -> std::optional<std::chrono::microseconds> {
-        const auto value = flat_value(text, key);
-        if (!value) return std::nullopt;
-        return std::chrono::microseconds(static_cast<std::int64_t>(*value));
-    };
-    into.cpu_usage = time("usage_usec");
-    into.cpu_user = time("user_usec");
-    into.cpu_system = time("system_usec");
-    into.cpu_periods = flat_value(text, "nr_periods");
-    into.cpu_throttled_periods = flat_value(text, "nr_throttled");
-    into.cpu_throttled = time("throttled_usec");
-}
-
-/// Reads the snapshot. A group that has been removed gives an empty one.
+/// Reads the same files of one group again and again.
 ///
-/// Cost: three system calls for each file that is there, one for each that is not.
-inline cgroup_stats read_stats(const cgroup& group) {
+/// Holds one descriptor for each file that the group has, and one of its directory. Controllers that
+/// are enabled later are not seen. Errors: ENOENT when the group has been removed; EMFILE.
+class stats_reader {
+  public:
+    explicit stats_reader(const cgroup& group, stat_parts parts = stat_parts::all)
+        : path_(group.path()), directory_(sys::open_at(group.fd(), ".", O_PATH | O_DIRECTORY)) {
+        if (::faccessat(directory_.get(), "cgroup.procs", F_OK, 0) != 0)
+            throw error(ENOENT, {.operation = "read the counters of", .object = path_});
+        detail::for_each_stat_file(directory_.get(), parts,
+                                   [&](const detail::stat_file& what, bytes size, unique_fd fd) {
+                                       files_.push_back({std::move(fd), &what, size});
+                                   });
+    }
+
+    /// Takes a snapshot; lists that `into` has already are used again. False when the group has been
+    /// removed: `into` is empty then. Errors: EACCES (after a change of credentials).
+    bool read(cgroup_stats& into) {
+        detail::clear_stats(into);
+        bool missed = false;
+        for (const file& one : files_) {
+            const auto text = buffer_.read(one.fd.get(), path_);
+            if (text && one.what->part == stat_parts::memory_stat) memory_text_.assign(*text);
+            if (text)
+                one.what->take(*text, one.page_size, into);
+            else
+                missed = true;
+        }
+        if (!missed || ::faccessat(directory_.get(), "cgroup.procs", F_OK, 0) == 0) return true;
+        into = {};
+        return false;
+    }
+    /// As above; empty when the group has been removed.
+    cgroup_stats read() {
+        cgroup_stats stats;
+        read(stats);
+        return stats;
+    }
+    /// Any key of memory.stat, as of the last snapshot; nothing when this kernel lacks it, or it was
+    /// read without stat_parts::memory_stat.
+    std::optional<std::uint64_t> memory_value(std::string_view key) const noexcept {
+        return flat_value(memory_text_, key);
+    }
+    /// How many files a snapshot reads.
+    std::size_t files() const noexcept { return files_.size(); }
+
+  private:
+    struct file {
+        unique_fd fd;
+        const detail::stat_file* what;
+        bytes page_size;
+    };
+
+    std::string path_;
+    unique_fd directory_;
+    std::vector<file> files_;
+    detail::text_buffer buffer_;
+    std::string memory_text_;
+};
+
+/// Reads a snapshot. A group that has been removed gives an empty one.
+///
+/// Cost: three system calls for each file that is there, one for a controller that is not.
+inline cgroup_stats read_stats(const cgroup& group, stat_parts parts = stat_parts::usual) {
     cgroup_stats stats;
-    const auto number = [&](const char* key) -> std::optional<std::uint64_t> {
-        const auto text = group.try_read(key);
-        return text ? parse_number<std::uint64_t>(trim(*text)) : std::nullopt;
-    };
-    const auto amount = [&](const char* key) -> std::optional<bytes> {
-        const auto value = number(key);
-        return value ? std::optional(bytes{*value}) : std::nullopt;
-    };
-    if (const auto text = group.try_read("cpu.stat")) parse_cpu_stat(*text, stats);
-    stats.memory_current = amount("memory.current");
-    if (stats.memory_current) {
-        stats.memory_peak = amount("memory.peak");
-        if (const auto text = group.try_read("memory.events"))
-            stats.memory_events = parse_memory_events(*text);
-    }
-    stats.pids_current = number("pids.current");
-    if (stats.pids_current) {
-        stats.pids_peak = number("pids.peak");
-        if (const auto text = group.try_read("pids.events"))
-            stats.pids_max_hits = flat_value(*text, "max");
-    }
+    detail::clear_stats(stats);
+    detail::text_buffer buffer;
+    bool any = false;
+    detail::for_each_stat_file(group.fd(), parts,
+                               [&](const detail::stat_file& what, bytes size, const unique_fd& fd) {
+                                   const auto text = buffer.read(fd.get(), group.path());
+                                   if (text) what.take(*text, size, stats);
+                                   any = any || text;
+                               });
+    if (!any) return {};
     return stats;
 }
 

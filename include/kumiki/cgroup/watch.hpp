@@ -1,10 +1,12 @@
-// One descriptor that is readable when anything has happened to a group, its removal included:
-// what events.hpp awaits, and what a program with an event loop of its own can wait on.
+// One descriptor that is readable when processes, memory or forks of a group have changed, or it was
+// removed: for a program with an event loop of its own. Tasks of a scheduler have events.hpp, where
+// a group takes no descriptor.
 //
-// A change of cgroup.events, memory.events or pids.events is POLLPRI on the file until it is read again. The
-// removal of a group wakes nobody who polls its files (seen on 6.1 and 6.18), and drops a change
-// that was about to be told; so it is told by the handle that removes the group or, for a group
-// that is not owned by the handle, by inotify on the parent's directory.
+// A change of cgroup.events, memory.events or pids.events is POLLPRI on the file until it is read
+// again. The removal of a group wakes nobody who polls its files (seen on 6.1 and 6.18), and drops a
+// change that was about to be told; so it is told by the handle that removes the group or, for a
+// group that is not owned by the handle, by inotify on the parent's directory.
+// Left out: memory.swap.events, hugetlb, what is local.
 #pragma once
 
 #include <fcntl.h>
