@@ -69,6 +69,54 @@ TEST_CASE("the events of a container tell of an OOM kill before its end", "[vm]"
     CHECK(kinds.back() == cgroup_event_kind::empty);
 }
 
+namespace {
+
+constexpr int kills = 1000;
+
+/// Starts one container after the other, each of which wants more memory than it may have.
+task<void> kill_a_thousand(scheduler& io, int& reports, std::uint64_t& kills_told) {
+    for (int i = 0; i < kills; ++i) {
+        container_spec spec = kumiki_test::shell_spec(busybox(), "");
+        spec.process.args = {"dd", "if=/dev/zero", "of=/dev/null", "bs=32M", "count=1"};
+        spec.limits.memory = 4_MiB;
+        spec.limits.memory_swap = 0_B;
+        auto result = co_await kumiki_test::start_and_wait(io, std::move(spec));
+        if (result.was_oom_killed() && result.exit_code() == 137) ++reports;
+        kills_told += result.oom_kills;
+    }
+}
+
+}  // namespace
+
+TEST_CASE("a thousand containers that were killed for memory give a thousand reports", "[vm]") {
+    if (!has_controllers(controllers::memory)) KUMIKI_SKIP("no memory controller in cgroup v2");
+    const auto before = kumiki_test::holdings::now();
+    scheduler io;
+    int reports = 0;
+    std::uint64_t kills_told = 0;
+    io.run(kill_a_thousand(io, reports, kills_told));
+    CHECK(reports == kills);
+    CHECK(kills_told == kills);
+    CHECK(leaves_nothing(before));
+}
+
+TEST_CASE("a container that computes gets the processor time of its limit, within 3 %", "[vm]") {
+    if (!has_controllers(controllers::cpu)) KUMIKI_SKIP("no cpu controller in cgroup v2");
+    auto spec = shell("while true; do true; done & sleep 3");
+    spec.limits.cpu = cpus(0.2);
+    const auto seen = run_shell(std::move(spec));
+    const auto& usage = seen.result.usage;
+    REQUIRE(usage.cpu_usage);
+    REQUIRE(usage.cpu_periods);
+    REQUIRE(seen.result.wall_time >= std::chrono::seconds(2));
+    const std::chrono::duration<double, std::micro> used = *usage.cpu_usage;
+    const double percent = 100 * used / seen.result.wall_time;
+    INFO(percent << " % of the time");
+    CHECK(percent > 17);
+    CHECK(percent < 23);
+    CHECK(usage.cpu_throttled_periods > 10U);
+}
+
 TEST_CASE("a fork bomb stops at pids.max and takes nothing else along", "[vm]") {
     if (!has_controllers(controllers::pids)) KUMIKI_SKIP("no pids controller in cgroup v2");
     const auto before = kumiki_test::holdings::now();
