@@ -111,7 +111,7 @@ bool soon(Condition condition) {
 inline many_result watch_many(const kumiki::cgroup& parent, std::size_t wanted, double seconds) {
     constexpr std::size_t reserve = 64;
     constexpr std::size_t most_each = 6;  // with all controllers; the group's own one included
-    const std::size_t limit = raise_descriptor_limit(most_each * wanted + reserve);
+    const std::size_t limit = raise_descriptor_limit(most_each * wanted + 2 * reserve);
     many_result result{.seconds = seconds};
     std::vector<kumiki::cgroup> groups;
     groups.reserve(wanted);

@@ -30,7 +30,9 @@ using kind = kumiki::cgroup_event_kind;
 /// What a watcher's thread tells the one that causes the events.
 class news {
   public:
-    news() : told_(sys::check(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")) {}
+    explicit news(std::string name)
+        : name_(std::move(name)),
+          told_(sys::check(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")) {}
     void tell(kind what, std::uint64_t when) {
         at_[static_cast<std::size_t>(what)] = when;
         ::eventfd_write(told_.get(), 1);
@@ -45,10 +47,13 @@ class news {
             eventfd_t count = 0;
             ::eventfd_read(told_.get(), &count);
         }
-        throw kumiki::error(ETIMEDOUT, {.operation = "wait for", .object = "an event"});
+        throw kumiki::error(ETIMEDOUT, {.operation = "wait for",
+                                        .object = std::string(kumiki::to_string(what)),
+                                        .remedy = "The watcher was: " + name_});
     }
 
   private:
+    std::string name_;
     std::array<std::atomic<std::uint64_t>, 11> at_{};
     unique_fd told_;
 };
@@ -58,10 +63,10 @@ class watched {
   public:
     /// Runs `watch` on the thread, which ends when stop_fd() is readable or the group is removed.
     template <class Watch>
-    watched(kumiki::cgroup group, std::chrono::milliseconds period, Watch watch)
-        : group_(std::move(group)), pause_(15'000'000, 15'000'000 + period.count() * 1'000'000),
+    watched(std::string name, kumiki::cgroup group, std::chrono::milliseconds period, Watch watch)
+        : group_(std::move(group)), pause_(25'000'000, 25'000'000 + period.count() * 1'000'000),
           stop_(sys::check(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")),
-          thread_([this, watch] {
+          news_(std::move(name)), thread_([this, watch] {
               try {
                   watch(*this);
               } catch (const std::exception& failure) {
@@ -213,6 +218,7 @@ class watchers {
                              milliseconds period = milliseconds(0)) {
             names_.push_back(name);
             all_.push_back(std::make_unique<watched>(
+                name,
                 kumiki::cgroup::create(root.group(), "watched-" + std::to_string(all_.size())),
                 period, watch));
         };

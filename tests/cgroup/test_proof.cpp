@@ -468,8 +468,8 @@ TEST_CASE("a group that forks, computes and writes is frozen and thawed, again a
             ::prctl(PR_SET_PDEATHSIG, SIGKILL);
             auto& mine = *static_cast<load*>(given);
             if (mine.fd < 0) ::_exit(0);
-            const std::array<char, 4096> data{};
-            alignas(4096) static std::array<char, 4096> page = data;
+
+            alignas(4096) static std::array<char, 4096> page{};
             while (::pwrite(mine.fd, page.data(), page.size(), 0) > 0) ++mine.wrote;
             ::_exit(1);
         },

@@ -1,6 +1,7 @@
 // Limits of a container as its processes meet them, where the controllers are there: in the virtual
 // machines of tests/vm, and on hosts that have them in cgroup v2.
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -71,10 +72,14 @@ TEST_CASE("the events of a container tell of an OOM kill before its end", "[vm]"
 
 namespace {
 
-constexpr int kills = 1000;
+/// $KUMIKI_KILLS: fewer in an emulated guest, where each start takes a tenth of a second.
+int number_of_kills() {
+    const char* const wanted = std::getenv("KUMIKI_KILLS");
+    return wanted == nullptr ? 1000 : std::atoi(wanted);
+}
 
 /// Starts one container after the other, each of which wants more memory than it may have.
-task<void> kill_a_thousand(scheduler& io, int& reports, std::uint64_t& kills_told) {
+task<void> kill_many(scheduler& io, int kills, int& reports, std::uint64_t& kills_told) {
     for (int i = 0; i < kills; ++i) {
         container_spec spec = kumiki_test::shell_spec(busybox(), "");
         spec.process.args = {"dd", "if=/dev/zero", "of=/dev/null", "bs=32M", "count=1"};
@@ -88,15 +93,17 @@ task<void> kill_a_thousand(scheduler& io, int& reports, std::uint64_t& kills_tol
 
 }  // namespace
 
-TEST_CASE("a thousand containers that were killed for memory give a thousand reports", "[vm]") {
+TEST_CASE("every container that is killed for memory says so, a thousand in a row", "[vm]") {
     if (!has_controllers(controllers::memory)) KUMIKI_SKIP("no memory controller in cgroup v2");
     const auto before = kumiki_test::holdings::now();
     scheduler io;
+    const int kills = number_of_kills();
+    REQUIRE(kills >= 1);
     int reports = 0;
     std::uint64_t kills_told = 0;
-    io.run(kill_a_thousand(io, reports, kills_told));
+    io.run(kill_many(io, kills, reports, kills_told));
     CHECK(reports == kills);
-    CHECK(kills_told == kills);
+    CHECK(kills_told == static_cast<std::uint64_t>(kills));
     CHECK(leaves_nothing(before));
 }
 
