@@ -37,9 +37,9 @@ class news {
         at_[static_cast<std::size_t>(what)] = when;
         ::eventfd_write(told_.get(), 1);
     }
-    /// When the event was known of that was caused at `since`; an error after five seconds.
+    /// When the event was known of that was caused at `since`; an error after half a minute.
     std::uint64_t wait(kind what, std::uint64_t since) {
-        for (const std::uint64_t until = now() + 5'000'000'000U; now() < until;) {
+        for (const std::uint64_t until = now() + 30'000'000'000U; now() < until;) {
             if (const std::uint64_t at = at_[static_cast<std::size_t>(what)]; at > since) return at;
             if (interrupted != 0) return since;
             pollfd wait{.fd = told_.get(), .events = POLLIN, .revents = 0};
