@@ -28,8 +28,10 @@ task<void> recv_into(scheduler& io, int fd, std::string& text, counted) {
     text.resize(count);
 }
 task<void> sleep_long(scheduler& io, counted) { co_await io.sleep_for(1h); }
-task<void> offload_slow(scheduler& io, std::atomic<int>& calls, counted) {
-    co_await offload(io, [&calls] {
+task<void> offload_slow(scheduler& io, std::atomic<bool>& begun, std::atomic<int>& calls, counted) {
+    co_await offload(io, [&] {
+        begun = true;
+        begun.notify_one();
         std::this_thread::sleep_for(20ms);
         ++calls;
     });
@@ -89,8 +91,12 @@ TEST_CASE("nothing is written into memory that was given up", "[operation]") {
 
 TEST_CASE("a frame that is destroyed in an offloaded call waits for the call", "[operation]") {
     KUMIKI_ON_BOTH_BACKENDS(io);
+    std::atomic<bool> begun = false;
     std::atomic<int> calls = 0;
-    { const in_flight calling(io, offload_slow(io, calls, {})); }
+    {
+        const in_flight calling(io, offload_slow(io, begun, calls, {}));
+        begun.wait(false);  // one that has not begun yet is taken back instead
+    }
     CHECK(calls == 1);
     CHECK(counted::alive == 0);
 }
@@ -144,7 +150,8 @@ TEST_CASE("a closed scheduler leaves no descriptor and no thread", "[operation]"
     {
         KUMIKI_ON_BOTH_BACKENDS(io);
         std::atomic<int> calls = 0;
-        io.run(offload_slow(io, calls, {}));
+        std::atomic<bool> begun = false;
+        io.run(offload_slow(io, begun, calls, {}));
     }
     CHECK(count("/proc/self/fd") == fds);
     CHECK(count_threads() == threads);
