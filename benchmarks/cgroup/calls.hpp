@@ -8,6 +8,7 @@
 
 #include <fstream>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -49,8 +50,10 @@ inline std::vector<series> creations(kumiki::cgroup_root& root) {
 /// The files that read_stats() takes its numbers from, which the group has.
 inline std::vector<std::string> files_of_stats(const kumiki::cgroup& group) {
     std::vector<std::string> there;
-    for (const char* file : {"cpu.stat", "memory.current", "memory.peak", "memory.events",
-                             "pids.current", "pids.peak", "pids.events"})
+    for (const char* file :
+         {"cpu.stat", "memory.current", "memory.peak", "memory.swap.current", "memory.swap.peak",
+          "memory.zswap.current", "memory.events", "memory.events.local", "memory.swap.events",
+          "io.stat", "pids.current", "pids.peak", "pids.events", "pids.events.local"})
         if (::faccessat(group.fd(), file, R_OK, 0) == 0) there.emplace_back(file);
     return there;
 }
@@ -102,6 +105,14 @@ inline std::vector<series> snapshots(const kumiki::cgroup& group,
                  });
              }},
             {"kumiki", [&] { return time_each(calls, [&] { keep(kumiki::read_stats(group)); }); }},
+            {"kumiki, files kept open",
+             [reader = std::make_shared<kumiki::stats_reader>(group, kumiki::stat_parts::usual)] {
+                 kumiki::cgroup_stats stats;
+                 return time_each(calls, [&] {
+                     reader->read(stats);
+                     keep(stats);
+                 });
+             }},
             {"std::ifstream",
              [&] { return time_each(calls, [&] { read_naively(group.path(), files); }); }}};
 }

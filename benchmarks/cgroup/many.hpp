@@ -24,7 +24,7 @@ namespace bench {
 
 struct many_result {
     std::size_t groups = 0;
-    std::size_t descriptors_each = 0;
+    double descriptors_each = 0;  ///< its handle included
     double heap_each = 0;  ///< bytes
     double seconds = 0;
     std::uint64_t switches = 0;  ///< voluntary context switches of the thread in that time
@@ -110,18 +110,13 @@ bool soon(Condition condition) {
 /// Watches up to `wanted` groups of `parent`, as many as there are descriptors for.
 inline many_result watch_many(const kumiki::cgroup& parent, std::size_t wanted, double seconds) {
     constexpr std::size_t reserve = 64;
-    constexpr std::size_t most_each = 6;  // with all controllers; the group's own one included
-    const std::size_t limit = raise_descriptor_limit(most_each * wanted + 2 * reserve);
+    // A group that is watched takes no descriptor: its handle has one.
+    const std::size_t limit = raise_descriptor_limit(wanted + 2 * reserve);
     many_result result{.seconds = seconds};
     std::vector<kumiki::cgroup> groups;
     groups.reserve(wanted);
-    {
-        const std::size_t before = open_descriptors();
-        const auto probe = kumiki::cgroup::create(parent, "probe");
-        const kumiki::cgroup_watch watch(probe);
-        result.descriptors_each = open_descriptors() - before;
-    }
-    wanted = std::min(wanted, (limit - open_descriptors() - reserve) / result.descriptors_each);
+    const std::size_t descriptors_before = open_descriptors();
+    wanted = std::min(wanted, limit - descriptors_before - reserve);
     while (groups.size() < wanted && interrupted == 0)
         groups.push_back(kumiki::cgroup::create(parent, "many-" + std::to_string(groups.size())));
     result.groups = groups.size();
@@ -145,6 +140,8 @@ inline many_result watch_many(const kumiki::cgroup& parent, std::size_t wanted, 
         if (soon([&] { return ready == groups.size(); }) && !failure) {
             const timespec pause{.tv_sec = 0, .tv_nsec = 500'000'000};
             ::nanosleep(&pause, nullptr);
+            result.descriptors_each = static_cast<double>(open_descriptors() - descriptors_before) /
+                                      static_cast<double>(groups.size());
             result.heap_each =
                 (static_cast<double>(heap_in_use()) - static_cast<double>(heap_before)) /
                 static_cast<double>(groups.size());
