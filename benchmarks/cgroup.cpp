@@ -69,8 +69,9 @@ void report(const std::string& title, const std::vector<series>& field, ratios s
 }
 
 void report(const many_result& seen, std::size_t wanted, nlohmann::json& json) {
-    fmt::print("\n{} groups watched by one thread: {:.2f} descriptors and {:.0f} bytes of heap each.\n",
-               seen.groups, seen.descriptors_each, seen.heap_each);
+    fmt::print(
+        "\n{} groups watched by one thread: {:.2f} descriptors and {:.0f} bytes of heap each.\n",
+        seen.groups, seen.descriptors_each, seen.heap_each);
     if (seen.groups < wanted)
         fmt::print("(RLIMIT_NOFILE does not let this process have more than that.)\n");
     fmt::print(
