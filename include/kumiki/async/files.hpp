@@ -33,6 +33,7 @@ namespace kumiki::inline v0 {
 ///
 /// Errors: kumiki::error with openat(2)'s errno, which names the path; `cancelled`: nothing is left
 /// open then. A call that was begun on a thread of the pool is waited for.
+template <class = void>
 inline task<unique_fd> open_at(scheduler& io, int at, std::string path, int flags, mode_t mode = 0,
                                std::source_location where = std::source_location::current()) {
     const auto refuse = [&](int code) {

@@ -66,6 +66,7 @@ class inotify_stream {
 
     /// The next event, in the order of the kernel.
     /// Errors: `cancelled`; no event is lost by that.
+    template <class = void>
     [[nodiscard]] task<file_event> next(
         std::source_location where = std::source_location::current()) {
         if (at_ == end_) {

@@ -73,6 +73,7 @@ class pipe_reader {
 
     /// Waits until something is there and reads it; yields its size, 0 at the end: when all who
     /// could write have closed it. Lifetime: `into` and the open end, up to the end of the await.
+    template <class = void>
     task<std::size_t> read(std::span<std::byte> into) const {
         return read_from(*io_, end_.get(), into);
     }
@@ -90,6 +91,7 @@ class pipe_reader {
     }
 
   private:
+    template <class = void>
     static task<std::size_t> read_from(scheduler& io, int fd, std::span<std::byte> into) {
         for (;;) {
             // Waited for also when it is there already: others have their turn, and a stop is seen.
@@ -121,14 +123,17 @@ class pipe_writer {
 
     /// Writes all of `data`, as room comes; yields false when nobody reads any more. Lifetime:
     /// `data` and the open end, up to the end of the await.
+    template <class = void>
     task<bool> write(std::span<const std::byte> data) const {
         return write_to(*io_, end_.get(), data);
     }
+    template <class = void>
     task<bool> write(std::string_view text) const {
         return write(std::as_bytes(std::span(text.data(), text.size())));
     }
 
   private:
+    template <class = void>
     static task<bool> write_to(scheduler& io, int fd, std::span<const std::byte> data) {
         while (!data.empty()) {
             co_await io.poll(fd, POLLOUT);

@@ -236,6 +236,7 @@ auto run(Work work, const scheduler_options& options = {}) {
 }
 
 /// Writes all of `data`. Lifetime: `data` must live until the task's end.
+template <class = void>
 inline task<void> write_all(scheduler& io, int fd, std::span<const std::byte> data) {
     while (!data.empty()) {
         const std::size_t written = co_await io.write(fd, data);

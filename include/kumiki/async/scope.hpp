@@ -68,6 +68,7 @@ class scope final : private detail::completion {
 
     /// Awaits the end of all tasks. A stop of the awaiting task stops them.
     /// Errors: what the first that failed threw; else `cancelled` when the awaiting task is stopped.
+    template <class = void>
     task<void> join() {
         detail::promise_base& self = co_await detail::this_task{};
         const std::stop_token& above = *self.stop;

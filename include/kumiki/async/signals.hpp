@@ -57,6 +57,7 @@ class signal_stream {
     ~signal_stream() { ::pthread_sigmask(SIG_UNBLOCK, &unblock_, nullptr); }
 
     /// The next signal. Always a value: optional so that it is used like any stream.
+    template <class = void>
     [[nodiscard]] task<std::optional<signal_arrival>> next() {
         signalfd_siginfo info{};
         const std::size_t size =

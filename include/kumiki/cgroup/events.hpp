@@ -24,6 +24,7 @@
 namespace kumiki::inline v0 {
 namespace detail {
 
+template <class = void>
 inline stream<cgroup_event> events_of(std::unique_ptr<group_watch> watch) {
     std::vector<cgroup_event> news;
     while (watch->look(news)) {
@@ -34,6 +35,7 @@ inline stream<cgroup_event> events_of(std::unique_ptr<group_watch> watch) {
     for (const cgroup_event& event : news) co_yield event;
 }
 
+template <class = void>
 inline task<void> wait_for_state(std::unique_ptr<group_watch> watch,
                                  bool (group_watch::*state)() const noexcept, bool wanted) {
     std::vector<cgroup_event> news;
@@ -60,6 +62,7 @@ inline std::unique_ptr<group_watch> watch_states(scheduler& io, const cgroup& gr
 ///
 /// To be called, and destroyed, on the scheduler's thread.
 /// Errors: ENOENT when the group has already been removed; EMFILE, ENOSPC of inotify, with the sysctl.
+template <class = void>
 inline stream<cgroup_event> watch_events(scheduler& io, const cgroup& group,
                                          cgroup_event_files files = cgroup_event_files::usual) {
     return detail::events_of(std::make_unique<detail::group_watch>(io, group, files));
@@ -67,6 +70,7 @@ inline stream<cgroup_event> watch_events(scheduler& io, const cgroup& group,
 
 /// Waits until no process is in the group or below it, or it is removed.
 /// Errors: as watch_events().
+template <class = void>
 inline task<void> until_empty(scheduler& io, const cgroup& group) {
     return detail::wait_for_state(detail::watch_states(io, group),
                                   &detail::group_watch::is_populated, false);
@@ -74,6 +78,7 @@ inline task<void> until_empty(scheduler& io, const cgroup& group) {
 
 /// Waits until there is a process in the group or below it, or it is removed.
 /// Errors: as watch_events().
+template <class = void>
 inline task<void> until_populated(scheduler& io, const cgroup& group) {
     return detail::wait_for_state(detail::watch_states(io, group),
                                   &detail::group_watch::is_populated, true);
@@ -81,6 +86,7 @@ inline task<void> until_populated(scheduler& io, const cgroup& group) {
 
 /// Waits until all processes of the group have stopped, after cgroup::freeze(), or it is removed.
 /// Errors: as watch_events().
+template <class = void>
 inline task<void> until_frozen(scheduler& io, const cgroup& group) {
     return detail::wait_for_state(detail::watch_states(io, group), &detail::group_watch::is_frozen,
                                   true);
@@ -88,6 +94,7 @@ inline task<void> until_frozen(scheduler& io, const cgroup& group) {
 
 /// Waits until the group is frozen no more, after cgroup::thaw(), or it is removed.
 /// Errors: as watch_events().
+template <class = void>
 inline task<void> until_thawed(scheduler& io, const cgroup& group) {
     return detail::wait_for_state(detail::watch_states(io, group), &detail::group_watch::is_frozen,
                                   false);
@@ -95,6 +102,7 @@ inline task<void> until_thawed(scheduler& io, const cgroup& group) {
 
 /// Kills what is in the group and removes it, as cgroup::destroy() does, without blocking.
 /// Errors: EBUSY after `patience`, with the processes that are left.
+template <class = void>
 inline task<void> destroy_group(
     scheduler& io, cgroup group,
     std::chrono::milliseconds patience = std::chrono::milliseconds(2000)) {

@@ -157,6 +157,7 @@ class group_monitor final : private completion {
         std::size_t groups = 0;
     };
 
+    template <class = void>
     static task<void> drive(scheduler& io, group_monitor& self) {
         for (;;) {
             co_await io.poll(self.inotify_.get(), POLLIN);

@@ -103,6 +103,7 @@ class pressure_watch {
 
 namespace detail {
 
+template <class = void>
 inline stream<pressure> watch_trigger(scheduler& io, pressure_watch watch) {
     for (;;) {
         const unsigned seen = co_await io.poll(watch.fd(), POLLPRI);
@@ -118,6 +119,7 @@ inline stream<pressure> watch_trigger(scheduler& io, pressure_watch watch) {
 
 /// The group's pressure each time that the trigger tells; ends with the group.
 /// Errors: as pressure_watch.
+template <class = void>
 inline stream<pressure> watch_pressure(scheduler& io, const cgroup& group,
                                        const pressure_trigger& trigger) {
     return detail::watch_trigger(io, pressure_watch(group, trigger));

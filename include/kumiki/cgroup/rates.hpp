@@ -118,6 +118,7 @@ inline cgroup_rates rates_between(const cgroup_stats& before, const cgroup_stats
 namespace detail {
 
 /// Waits until the group has been removed: true, or until `tick`: false.
+template <class = void>
 inline task<bool> until_removed(scheduler& io, group_watch& group,
                                 std::chrono::steady_clock::time_point tick) {
     std::vector<cgroup_event> none;
@@ -130,6 +131,7 @@ inline task<bool> until_removed(scheduler& io, group_watch& group,
     co_return true;
 }
 
+template <class = void>
 inline stream<cgroup_rates> rates_of(scheduler& io, std::unique_ptr<group_watch> group,
                                      stats_reader reader, std::chrono::nanoseconds interval) {
     cgroup_stats before = reader.read();
@@ -153,6 +155,7 @@ inline stream<cgroup_rates> rates_of(scheduler& io, std::unique_ptr<group_watch>
 /// The ticks are in step with the first next(): they do not drift by what a consumer takes, and
 /// those that it is too late for are left out. Each value is by the time that has really passed.
 /// Errors: invalid_input for an interval of nothing; otherwise as watch_events().
+template <class = void>
 inline stream<cgroup_rates> watch_rates(scheduler& io, const cgroup& group,
                                         std::chrono::nanoseconds interval,
                                         stat_parts parts = stat_parts::usual |

@@ -62,6 +62,7 @@ class collector {
         : from_(from), limit_(limit), to_(to), buffer_(new std::byte[size]) {}
 
     /// Up to the end of the pipe, or a stop.
+    template <class = void>
     task<void> collect() {
         for (;;) {
             const std::size_t count = co_await from_.read({buffer_.get(), size});
@@ -98,6 +99,7 @@ class collector {
 };
 
 /// A command that does not read all of its input has not failed.
+template <class = void>
 inline task<void> feed(pipe_writer& to, std::string_view input) {
     co_await to.write(input);
     to.close();
@@ -162,11 +164,13 @@ void want_pipes(Spec& spec, const capture_options& options) {
 /// Feeds and reads the pipes of a container that runs already, and waits for its end. Of the three
 /// those take part for which its spec has said stdio::pipe().
 /// Errors: as wait(). Lifetime: the container stays where it is up to the end of the await.
+template <class = void>
 inline task<captured<container_result>> capture(scheduler& io, container& box,
                                                 capture_options options = {}) {
     return detail::capture<container_result>(io, box, options);
 }
 /// As above for a process that entered a container.
+template <class = void>
 inline task<captured<sys::exit_status>> capture(scheduler& io, exec_process& process,
                                                 capture_options options = {}) {
     return detail::capture<sys::exit_status>(io, process, options);
@@ -175,6 +179,7 @@ inline task<captured<sys::exit_status>> capture(scheduler& io, exec_process& pro
 /// Starts `spec` with pipes (a standard error that is stdio::merge() stays that; without input
 /// there is stdio::null()), and yields what it wrote and how it ended.
 /// Errors: as container::start() and wait(). A stop kills the container.
+template <class = void>
 inline task<captured<container_result>> run_and_capture(scheduler& io, container_spec spec,
                                                         capture_options options = {}) {
     detail::want_pipes(spec.process, options);
@@ -184,6 +189,7 @@ inline task<captured<container_result>> run_and_capture(scheduler& io, container
 }
 /// As above for a command in a container that runs already.
 /// Errors: as container::exec(). A stop kills the command.
+template <class = void>
 inline task<captured<sys::exit_status>> run_and_capture(scheduler& io, container& box,
                                                         exec_spec spec,
                                                         capture_options options = {}) {

@@ -46,6 +46,7 @@ class container {
     ///
     /// Errors: invalid_input before anything is done; start_error, cgroup_name_taken, unsupported
     /// and other kumiki::errors with nothing left behind; `cancelled` likewise.
+    template <class = void>
     static task<container> start(scheduler& io, container_spec spec) {
         auto parts = co_await detail::launch(io, std::move(spec));
         co_return container(io, std::move(parts));
@@ -115,10 +116,12 @@ class container {
     cgroup_stats stats() const { return read_stats(group("read the counters of")); }
     /// What happens to its group: OOM kills, limits that were met, the last process gone.
     /// Errors: as freeze().
+    template <class = void>
     stream<container_event> events() const { return container_events(*io_, group("watch")); }
 
     /// Waits for the end of the first process, and releases everything that the container had. A
     /// second call returns the same result.
+    template <class = void>
     task<container_result> wait() {
         if (!parts_->result) {
             const sys::exit_status status = co_await wait_first();
@@ -127,6 +130,7 @@ class container {
         co_return *parts_->result;
     }
     /// Asks it to end by SIGTERM, and kills it after `grace`.
+    template <class = void>
     task<container_result> stop(std::chrono::nanoseconds grace) {
         if (!parts_->result) {
             signal(SIGTERM);
@@ -145,6 +149,7 @@ class container {
     /// It has been executed when this returns; the container must stay where it is until then.
     ///
     /// Errors: invalid_input; start_error as for a start, with ESRCH when the container has ended.
+    template <class = void>
     task<exec_process> exec(exec_spec spec) {
         return detail::enter_container(*io_, *parts_, std::move(spec));
     }
@@ -154,6 +159,7 @@ class container {
     ///
     /// Errors: invalid_input, also for an overlay; mount_error; kumiki::error for a source that is
     /// not there. Nothing is mounted then.
+    template <class = void>
     task<void> mount(mount_description wanted) {
         return detail::mount_inside(*io_, *parts_, std::move(wanted));
     }
@@ -161,6 +167,7 @@ class container {
     /// component is not followed.
     ///
     /// Errors: invalid_input; mount_error.
+    template <class = void>
     task<void> unmount(std::string path, unmount_mode mode = unmount_mode::unless_busy) {
         return detail::unmount_inside(*io_, *parts_, std::move(path), mode);
     }
@@ -175,6 +182,7 @@ class container {
                                             "user (systemd-run --user --scope -p Delegate=yes)."});
         return parts_->group;
     }
+    template <class = void>
     task<sys::exit_status> wait_first() { return parts_->reaper.wait_first(*io_, pidfd()); }
 
     container(scheduler& io, std::unique_ptr<detail::container_parts> parts)

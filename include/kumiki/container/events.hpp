@@ -19,6 +19,7 @@ using container_event = cgroup_event;
 namespace detail {
 
 /// The events of `from` up to the end of the last process; that is the last event.
+template <class = void>
 inline stream<container_event> until_the_end(stream<cgroup_event> from) {
     for (;;) {
         auto event = co_await from.next();
@@ -32,6 +33,7 @@ inline stream<container_event> until_the_end(stream<cgroup_event> from) {
 }  // namespace detail
 
 /// The events of a container's group. Errors: ENOENT when the group has been removed.
+template <class = void>
 inline stream<container_event> container_events(scheduler& io, const cgroup& group) {
     return detail::until_the_end(watch_events(io, group));
 }

@@ -134,9 +134,11 @@ class exec_process {
     /// Sends it a signal; false when it has ended.
     bool signal(int number) const { return !process_->status && sys::send_signal(pidfd(), number); }
     /// Waits for its end. A second call returns the same.
+    template <class = void>
     task<sys::exit_status> wait() { return wait_for(*io_, process_); }
 
   private:
+    template <class = void>
     static task<sys::exit_status> wait_for(scheduler& io,
                                            std::shared_ptr<detail::entered_process> process) {
         for (;;) {
@@ -156,6 +158,7 @@ class exec_process {
 namespace detail {
 
 /// Runs `wanted` in the container; `parts` must stay until this has ended.
+template <class = void>
 inline task<exec_process> enter_container(scheduler& io, container_parts& parts, exec_spec wanted,
                                           plan_tap tap = {}) {
     if (parts.result)

@@ -51,6 +51,7 @@ struct work_for_born {
     std::optional<endpoint_reservation>& reservation;
     map_writer writer;
 
+    template <class = void>
     task<void> operator()(scheduler& io) const {
         // While it waits: once it goes on it may fail, and be gone before its namespace is opened.
         std::optional<namespace_fd> netns;
@@ -79,6 +80,7 @@ struct from_child {
 };
 
 /// Reads what the child says until its end of the socket is closed.
+template <class = void>
 inline task<void> follow_child(scheduler& io, child_process& child,
                                std::optional<work_for_born> work, from_child& got) {
     std::optional<user_lookup> lookup;

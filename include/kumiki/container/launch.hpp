@@ -91,6 +91,7 @@ struct plan_tap {
 };
 
 /// Starts `spec` and yields what the container holds.
+template <class = void>
 inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_spec spec,
                                                      plan_tap tap = {}) {
     auto parts = std::make_unique<container_parts>();

@@ -94,6 +94,7 @@ inline mount_error container_has_ended(const std::string& name, const char* oper
 }
 
 /// Runs a plan that enters the container and ends.
+template <class = void>
 inline task<void> run_inside(scheduler& io, std::string name, std::chrono::milliseconds limit,
                              encoded_plan program, control_sockets sockets) {
     child_process child(0, -1, clone_mode::own_memory);
@@ -137,6 +138,7 @@ inline live_entry entry_to(const container_parts& parts, int control) {
 }
 
 /// Mounts `wanted` in the container; `parts` must stay until this has ended.
+template <class = void>
 inline task<void> mount_inside(scheduler& io, container_parts& parts, mount_description wanted) {
     validate(wanted);
     require_owners(wanted, owners_of(parts));
@@ -151,6 +153,7 @@ inline task<void> mount_inside(scheduler& io, container_parts& parts, mount_desc
     co_await run_inside(io, parts.name, parts.start_limit, std::move(program), std::move(sockets));
 }
 
+template <class = void>
 inline task<void> unmount_inside(scheduler& io, container_parts& parts, std::string path,
                                  unmount_mode mode) {
     require_below_root("mount target", path);

@@ -64,6 +64,7 @@ class process_reaper {
         entered_.clear();
     }
     /// Waits for the end of the container's first process, and reaps whatever ends before it.
+    template <class = void>
     task<sys::exit_status> wait_first(scheduler& io, int pidfd) {
         watch(pidfd);
         for (;;) {

@@ -45,6 +45,7 @@ class seccomp_listener {
     /// The next call; nothing when no process can make one any more. Several tasks may wait for it:
     /// each gets calls of its own.
     /// Errors: `cancelled`; no call is lost by that.
+    template <class = void>
     task<std::optional<seccomp_call>> next() {
         std::optional<seccomp_call> found;
         while (!look(found)) co_await io_->poll(both_.get(), POLLIN);
