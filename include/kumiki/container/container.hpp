@@ -117,7 +117,9 @@ class container {
     /// What happens to its group: OOM kills, limits that were met, the last process gone.
     /// Errors: as freeze().
     template <class = void>
-    stream<container_event> events() const { return container_events(*io_, group("watch")); }
+    stream<container_event> events() const {
+        return container_events(*io_, group("watch"));
+    }
 
     /// Waits for the end of the first process, and releases everything that the container had. A
     /// second call returns the same result.
@@ -183,7 +185,9 @@ class container {
         return parts_->group;
     }
     template <class = void>
-    task<sys::exit_status> wait_first() { return parts_->reaper.wait_first(*io_, pidfd()); }
+    task<sys::exit_status> wait_first() {
+        return parts_->reaper.wait_first(*io_, pidfd());
+    }
 
     container(scheduler& io, std::unique_ptr<detail::container_parts> parts)
         : io_(&io), parts_(std::move(parts)) {}

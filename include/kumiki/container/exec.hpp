@@ -135,7 +135,9 @@ class exec_process {
     bool signal(int number) const { return !process_->status && sys::send_signal(pidfd(), number); }
     /// Waits for its end. A second call returns the same.
     template <class = void>
-    task<sys::exit_status> wait() { return wait_for(*io_, process_); }
+    task<sys::exit_status> wait() {
+        return wait_for(*io_, process_);
+    }
 
   private:
     template <class = void>
