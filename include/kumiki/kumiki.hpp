@@ -138,8 +138,10 @@
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/conntrack.hpp>
 #include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_kinds.hpp>
 #include <kumiki/netlink/mac.hpp>
 #include <kumiki/netlink/message.hpp>
+#include <kumiki/netlink/neighbour.hpp>
 #include <kumiki/netlink/nft_action.hpp>
 #include <kumiki/netlink/nft_expression.hpp>
 #include <kumiki/netlink/nft_match.hpp>
@@ -147,6 +149,7 @@
 #include <kumiki/netlink/nft_value.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/route.hpp>
+#include <kumiki/netlink/routing_rule.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/netlink/view.hpp>
 #include <kumiki/network/base_rules.hpp>

@@ -4,7 +4,7 @@
 // rtnetlink(7): RTM_NEWLINK, RTM_SETLINK, RTM_DELLINK, RTM_GETLINK; Linux 5.10 has all of it. Each
 // request takes the kernel's one RTNL lock, so they are made to be few: a veth pair is made with
 // its peer already in the other namespace, named and addressed, in one message.
-// Left out: other kinds than bridge and veth; traffic control.
+// Left out: other kinds than bridge and veth (link_kinds.hpp); traffic control (traffic.hpp).
 #pragma once
 
 #include <linux/rtnetlink.h>
@@ -87,7 +87,8 @@ struct link_info {
     std::optional<mac_address> mac = {};
     std::uint32_t mtu = 0;
     int master = 0;
-    int peer = 0;  ///< the other end's index, in its own namespace
+    /// The other end's index, in its own namespace; of a macvlan, vlan or vxlan that of its parent.
+    int peer = 0;
     bool is_up = false;
     bool is_loopback = false;
     bool forwards_ipv4 = false;  ///< packets that come in here may go on to other interfaces

@@ -58,6 +58,7 @@ constexpr Number to_big_endian(Number value) noexcept {
 struct netlink_note {
     const char* operation = "netlink request";
     std::string object = {};
+    const char* module = nullptr;  ///< the part of the kernel that it needs, when not all have it
 };
 
 /// Requests for one sendmsg(2), built in one buffer.

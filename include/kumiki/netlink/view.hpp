@@ -18,6 +18,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/ip.hpp>
@@ -199,14 +200,19 @@ struct netlink_failure {
     std::string detail;  ///< what the kernel says of it: extended ack text, offending attribute
 };
 
-/// The error for a refused request, with the request's note and the kernel's words.
+/// The error for a refused request, with the request's note and the kernel's words; with the module
+/// that the kernel lacks, where the note names one and the refusal can come from that.
 inline error to_error(const netlink_batch& batch, const netlink_failure& failure) {
     const netlink_note& note = batch.note(failure.index);
+    std::string remedy = failure.detail;
+    if (note.module != nullptr && (failure.code == EOPNOTSUPP || failure.code == ENOENT))
+        remedy += (remedy.empty() ? "" : ". ") + std::string("It needs the kernel's module ") +
+                  note.module + ", which may be missing here.";
     return error(failure.code, {.operation = note.operation,
                                 .object = note.object,
                                 .step = {},
                                 .container = {},
-                                .remedy = failure.detail});
+                                .remedy = std::move(remedy)});
 }
 
 namespace detail {

@@ -1,0 +1,103 @@
+// Neighbours over rtnetlink: which Ethernet address an IP address on a link has, given by hand, and
+// what the kernel has found out.
+//
+// rtnetlink(7), ip-neighbour(8): RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH; Linux 5.10 has all of it.
+// Left out: the forwarding tables of bridges and vxlans, external learning.
+#pragma once
+
+#include <linux/neighbour.h>
+#include <linux/rtnetlink.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <kumiki/core/ip.hpp>
+#include <kumiki/netlink/address.hpp>
+#include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/mac.hpp>
+#include <kumiki/netlink/message.hpp>
+#include <kumiki/netlink/socket.hpp>
+#include <kumiki/netlink/view.hpp>
+
+namespace kumiki::inline v0 {
+
+/// A neighbour, as the kernel shows it.
+struct neighbour_info {
+    int link = 0;  ///< index of the interface that it is behind
+    ip_address address = {};
+    std::optional<mac_address> mac = {};  ///< none: not found out (yet)
+    std::uint16_t state = 0;  ///< NUD_* of <linux/neighbour.h>
+
+    bool is_permanent() const noexcept { return (state & NUD_PERMANENT) != 0; }
+    bool has_failed() const noexcept { return (state & NUD_FAILED) != 0; }
+};
+
+namespace detail {
+
+inline void put_neighbour(netlink_batch& batch, std::uint16_t type, unsigned flags, int link,
+                          const ip_address& address, const char* operation, ndmsg header = {}) {
+    header.ndm_family = to_kernel(address.family());
+    header.ndm_ifindex = link;
+    batch.add(type, flags, header,
+              {operation, to_string(address) + " of interface " + std::to_string(link)});
+    batch.address(NDA_DST, address);
+}
+
+}  // namespace detail
+
+/// Requests that `address` be at `mac` behind the interface with index `link`, for good: whatever
+/// others say, and in the place of what was found out. Errors: ENODEV; EINVAL on loopback.
+inline void set_neighbour(netlink_batch& batch, int link, const ip_address& address,
+                          const mac_address& mac) {
+    ndmsg header{};
+    header.ndm_state = NUD_PERMANENT;
+    detail::put_neighbour(batch, RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, link,
+                          address, "set neighbour", header);
+    batch.data(NDA_LLADDR, std::as_bytes(std::span(mac.octets)));
+}
+
+/// Requests that this host answer for `address` on the interface with index `link`: for IPv6, and
+/// for IPv4, whatever the interface's proxy_ndp and proxy_arp say of other addresses (for IPv6 the
+/// first has to be on). The host must have a route to it by another interface.
+inline void answer_for_neighbour(netlink_batch& batch, int link, const ip_address& address) {
+    ndmsg header{};
+    header.ndm_flags = NTF_PROXY;
+    detail::put_neighbour(batch, RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, link,
+                          address, "answer for neighbour", header);
+}
+
+/// Requests that a neighbour be forgotten. Errors: ENOENT.
+inline void delete_neighbour(netlink_batch& batch, int link, const ip_address& address) {
+    detail::put_neighbour(batch, RTM_DELNEIGH, NLM_F_ACK, link, address, "delete neighbour");
+}
+
+/// An RTM_NEWNEIGH message as a value; nothing for families other than IPv4 and IPv6, and for
+/// group addresses. Errors: EBADMSG.
+inline std::optional<neighbour_info> parse_neighbour(const netlink_message& message) {
+    const auto header = message.family_header<ndmsg>();
+    if (header.ndm_family != AF_INET && header.ndm_family != AF_INET6) return std::nullopt;
+    neighbour_info found{.link = header.ndm_ifindex, .state = header.ndm_state};
+    bool addressed = false;
+    for (const netlink_attribute& part : message.attributes<ndmsg>()) {
+        if (part.type() == NDA_DST) {
+            found.address = part.address();
+            addressed = true;
+        }
+        if (part.type() == NDA_LLADDR && part.payload().size() == 6)
+            found.mac = part.structure<mac_address>();
+    }
+    if (!addressed || header.ndm_type == RTN_MULTICAST) return std::nullopt;
+    return found;
+}
+
+/// The neighbours behind the interface with index `link`, or behind all (0). Errors: ENODEV.
+inline std::vector<neighbour_info> list_neighbours(netlink_socket& socket, int link = 0) {
+    netlink_batch batch;
+    batch.add(RTM_GETNEIGH, NLM_F_DUMP, ndmsg{}, {"list neighbours"});
+    if (link != 0) batch.u32(NDA_IFINDEX, static_cast<std::uint32_t>(link));
+    return socket.dump(batch, parse_neighbour);
+}
+
+}  // namespace kumiki::inline v0
