@@ -161,6 +161,7 @@
 #include <kumiki/network/end_flows.hpp>
 #include <kumiki/network/endpoint.hpp>
 #include <kumiki/network/endpoint_remover.hpp>
+#include <kumiki/network/existing_bridge.hpp>
 #include <kumiki/network/firewall.hpp>
 #include <kumiki/network/flow_rules.hpp>
 #include <kumiki/network/forwarding.hpp>
@@ -175,6 +176,7 @@
 #include <kumiki/network/publish.hpp>
 #include <kumiki/network/ruleset.hpp>
 #include <kumiki/network/shared_place.hpp>
+#include <kumiki/network/subnets.hpp>
 #include <kumiki/ns/id_map.hpp>
 #include <kumiki/ns/id_pool.hpp>
 #include <kumiki/ns/inspect.hpp>

@@ -273,3 +273,35 @@ TEST_CASE("What cannot be attached is refused") {
     CHECK_THROWS_AS(net.attach({.interface = "0123456789abcdef"}), invalid_input);
     CHECK(net.attach({.address = "10.88.0.2"_ip}).options.address == "10.88.0.2"_ip);
 }
+
+TEST_CASE("A network without a subnet gets one that overlaps nothing, and who shares it the same") {
+    NEEDS_NETNS;
+    test_host host;
+    netlink_batch batch;
+    set_link(batch, "lo", {.up = true});
+    add_route(batch, {.destination = "10.216.0.0/24"_cidr, .link = 1});
+    host.socket.transact(batch);
+    auto wanted = host.options();
+    wanted.subnet = {};
+    wanted.subnet6 = "::/0"_cidr;
+    {
+        const auto net = host.open(wanted);
+        CHECK(net.subnet() == "10.216.1.0/24"_cidr);
+        CHECK(net.gateway() == "10.216.1.1"_ip);
+        REQUIRE(net.subnet6());
+        CHECK("fd00::/8"_cidr.contains(net.subnet6()->address));
+        const auto same = host.open(wanted);
+        CHECK(same.subnet() == net.subnet());
+        CHECK(same.subnet6() == net.subnet6());
+        auto given = wanted;
+        given.subnet = "10.99.0.0/24"_cidr;
+        CHECK(contains(message_of([&] { host.open(given); }), "other settings: 10.216.1.0/24"));
+        auto second = wanted;
+        second.name = "db";
+        second.pools = {"10.216.0.0/23"_cidr};
+        CHECK(contains(message_of([&] { host.open(second); }), "/24 in 10.216.0.0/23"));
+        second.pools = {};
+        CHECK(host.open(second).subnet() == "10.216.2.0/24"_cidr);
+    }
+    CHECK(host.traces() == std::vector<std::string>{"10.216.0.0/24"});
+}

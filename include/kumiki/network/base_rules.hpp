@@ -43,8 +43,9 @@ inline void put_published_rules(nft::batch& change, const nft::table& table) {
 
 /// What stands between a published port and its container, and between a container and the rest.
 inline void put_filter_rules(nft::batch& change, const nft::table& table,
-                             const std::string& bridge) {
+                             const firewall_options& options) {
     using namespace nft;
+    const std::string& bridge = options.bridge;
     const auto answers = state_is_any(ct_state::established | ct_state::related);
     const auto verdicts = [&](const char* chain, side which, const auto& map, const auto&... when) {
         for (const ip_family family : both_families)
@@ -52,7 +53,27 @@ inline void put_filter_rules(nft::batch& change, const nft::table& table,
                             load_address(family, which), decide_by(map(family).name));
     };
 
+    const auto leave_others = [&](const char* chain, side which) {
+        if (options.use == bridge_use::own) return;
+        for (const ip_family family : both_families) {
+            std::optional<std::tuple<load_payload, bitwise, compare>> outside;
+            for (const cidr& subnet : options.subnets)
+                if (subnet.address.family() == family)
+                    outside = {
+                        load_address(family, which),
+                        bitwise{.mask = value::prefix_mask(subnet.address.size(), subnet.prefix)},
+                        compare{NFT_CMP_NEQ, value(subnet.network())}};
+            change.add_rule(table, chain, "of the bridge's others", family_is(family), outside,
+                            decide{leave()});
+        }
+    };
+
     change.add_rule(table, "egress", "", input_is(bridge, NFT_CMP_NEQ), decide{leave()});
+    if (options.use == bridge_use::shared)  // of a neighbour on it, and its answers
+        for (const cidr& subnet : options.subnets)
+            change.add_rule(table, "egress", "may stay in the bridge", output_is(bridge),
+                            to(subnet), load_value{value::number(seen_mark)}, store_meta{});
+    leave_others("egress", side::source);
     change.add_rule(table, "egress", "may stay in the bridge", output_is(bridge),
                     load_value{value::number(seen_mark)}, store_meta{});
     change.add_rule(table, "egress", "", answers, decide{accept()});
@@ -61,12 +82,14 @@ inline void put_filter_rules(nft::batch& change, const nft::table& table,
     put_denial(change, table, "egress", "not a container's address");
 
     change.add_rule(table, "ingress", "", output_is(bridge, NFT_CMP_NEQ), decide{leave()});
+    leave_others("ingress", side::destination);
     change.add_rule(table, "ingress", "", answers, decide{accept()});
     put_denial(change, table, "ingress", "not published", destination_was_translated(NFT_CMP_EQ));
     verdicts("ingress", side::destination, ruleset::ingress);
     put_denial(change, table, "ingress", "not a container's address");
 
     change.add_rule(table, "host", "", input_is(bridge, NFT_CMP_NEQ), decide{leave()});
+    leave_others("host", side::source);
     change.add_rule(table, "host", "", answers, decide{accept()});
     constexpr std::uint8_t neighbour_solicitation = 135;
     constexpr std::uint8_t neighbour_advertisement = 136;
@@ -92,6 +115,9 @@ inline void put_masquerade_rules(nft::batch& change, const nft::table& table,
         change.add_rule(table, "postrouting", "to the outside", from(subnet),
                         output_is(options.bridge, NFT_CMP_NEQ), output_is("lo", NFT_CMP_NEQ),
                         masquerade{});
+        if (options.use == bridge_use::shared)  // its others may know no way back
+            change.add_rule(table, "postrouting", "to the bridge's others", from(subnet),
+                            output_is(options.bridge), masquerade{});
         change.add_rule(table, "postrouting", "to a sibling or itself by a published port",
                         from(subnet), output_is(options.bridge), destination_was_translated(),
                         masquerade{});
@@ -148,7 +174,7 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
     for (const char* const chain : {"prerouting", "output"})
         change.add_rule(tables.inet, chain, "", destination_is_local(), decide{go_to("published")});
     put_masquerade_rules(change, tables.inet, options);
-    put_filter_rules(change, tables.inet, options.bridge);
+    put_filter_rules(change, tables.inet, options);
     put_bridge_rules(change, tables.bridge);
 }
 

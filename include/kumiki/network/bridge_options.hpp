@@ -24,10 +24,17 @@ inline constexpr std::string_view bridge_prefix = "km-";
 struct bridge_options {
     /// 1 to 12 letters, digits, '-', '_', '.'. The bridge is called "km-<name>".
     std::string name = {};
-    /// The IPv4 network, with room for a gateway and a container (a prefix of 8 to 30).
+    /// The IPv4 network, with room for a gateway and a container (a prefix of 8 to 30); none
+    /// (prefix 0): one is chosen that overlaps no route of the host's, see subnets.hpp.
     cidr subnet = {};
-    /// The IPv6 network (a prefix of 48 to 126); none: the containers have no IPv6.
+    /// The IPv6 network (a prefix of 48 to 126), or "::/0" for a chosen one; none: the containers
+    /// have no IPv6.
     std::optional<cidr> subnet6 = {};
+    /// Where the IPv4 network is chosen from; empty: default_subnet_pools().
+    std::vector<cidr> pools = {};
+    /// A bridge that is there already and stays when the network goes, in the place of "km-<name>":
+    /// see existing_bridge.hpp.
+    std::string existing_bridge = {};
     /// In bytes; none: that of the interface with the default route, or 1500.
     std::optional<std::uint32_t> mtu = {};
     /// The interfaces that outside is behind; empty: all that are up when the network is opened.
@@ -37,7 +44,15 @@ struct bridge_options {
     std::string state_directory = "/run/kumiki";
 };
 
+/// The prefix of an IPv4 network that is chosen.
+inline constexpr std::uint8_t chosen_prefix = 24;
+
 namespace detail {
+
+/// True for a network that stands for one to be chosen: "0.0.0.0/0", "::/0".
+inline bool is_chosen(const cidr& subnet) noexcept {
+    return subnet.prefix == 0 && subnet.address.is_unspecified();
+}
 
 /// Returns `options` when they can be a network's. Errors: invalid_input.
 inline bridge_options require_bridge_options(bridge_options options) {
@@ -62,8 +77,15 @@ inline bridge_options require_bridge_options(bridge_options options) {
                                     " with a prefix of " + std::to_string(least) + " to " +
                                     std::to_string(most) + ".");
     };
-    check(options.subnet, ip_family::v4, 8, 30);
-    if (options.subnet6) check(*options.subnet6, ip_family::v6, 48, 126);
+    if (options.subnet.address.is_v6() || !is_chosen(options.subnet))
+        check(options.subnet, ip_family::v4, 8, 30);
+    if (options.subnet6 && (options.subnet6->address.is_v4() || !is_chosen(*options.subnet6)))
+        check(*options.subnet6, ip_family::v6, 48, 126);
+    for (const cidr& pool : options.pools) check(pool, ip_family::v4, 8, chosen_prefix);
+    if (!options.existing_bridge.empty()) require_link_name(options.existing_bridge);
+    if (!options.existing_bridge.empty() && options.mtu)
+        throw invalid_input("MTU", std::to_string(*options.mtu),
+                            "An existing bridge keeps the one that it has.");
     if (options.mtu && (*options.mtu < 1280 || *options.mtu > 65535))
         throw invalid_input("MTU", std::to_string(*options.mtu), "It must be from 1280 to 65535.");
     if (!options.state_directory.starts_with('/'))

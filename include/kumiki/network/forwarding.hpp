@@ -13,11 +13,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include <kumiki/core/error.hpp>
+#include <kumiki/core/ip.hpp>
 #include <kumiki/core/observer.hpp>
 #include <kumiki/core/text.hpp>
 #include <kumiki/netlink/link.hpp>
@@ -42,11 +46,19 @@ inline bool write_net_setting(const std::string& key, std::string_view value) {
     return true;
 }
 
-/// Changes that were made to the host: lines of "ipv4 LINK", "accept_ra LINK", and "ipv6 all".
+/// A bridge that is not kumiki's, and the networks on it that are.
+struct shared_bridge {
+    std::string name = {};
+    std::vector<cidr> subnets = {};
+};
+
+/// Changes that were made to the host: lines of "ipv4 LINK", "accept_ra LINK", and "ipv6 all"; and
+/// what is let through beside "km-...": lines of "bridge LINK NETWORK".
 struct forwarding_record {
     static constexpr const char* file = "forwarding";
     std::vector<std::string> ipv4 = {};
     std::vector<std::string> accept_ra = {};
+    std::vector<std::pair<std::string, cidr>> bridges = {};
     bool ipv6 = false;
 
     static forwarding_record read(int directory) {
@@ -58,6 +70,10 @@ struct forwarding_record {
             if (kind == "ipv4") record.ipv4.emplace_back(words);
             if (kind == "accept_ra") record.accept_ra.emplace_back(words);
             if (kind == "ipv6") record.ipv6 = true;
+            if (kind != "bridge") continue;
+            const auto link = next_field(words, ' ');
+            if (const auto subnet = cidr::try_parse(words); link && subnet)
+                record.bridges.emplace_back(*link, *subnet);
         }
         return record;
     }
@@ -65,6 +81,8 @@ struct forwarding_record {
         std::string text;
         for (const std::string& link : ipv4) text += "ipv4 " + link + "\n";
         for (const std::string& link : accept_ra) text += "accept_ra " + link + "\n";
+        for (const auto& [link, subnet] : bridges)
+            text += "bridge " + link + " " + to_string(subnet) + "\n";
         if (ipv6) text += "ipv6 all\n";
         sys::open_at(directory, file, O_WRONLY | O_CREAT | O_TRUNC, 0600);
         if (!text.empty()) sys::write_file_at(directory, file, text);
@@ -87,6 +105,12 @@ inline void guard_forwarding(const forwarding_record& record) {
         change.add_table(guard, "kumiki: keeps this host from being a router");
         change.add_chain(guard, "forward",
                          nft::hook{.point = nft::hook_point::forward, .priority = -1});
+        for (const auto& [link, subnet] : record.bridges) {
+            change.add_rule(guard, "forward", "", nft::input_is(link), nft::from(subnet),
+                            nft::decide{nft::leave()});
+            change.add_rule(guard, "forward", "", nft::output_is(link), nft::to(subnet),
+                            nft::decide{nft::leave()});
+        }
         const auto leaves_elsewhere = name_is(NFT_META_OIFNAME, NFT_CMP_NEQ);
         for (const std::string& link : record.ipv4)
             change.add_rule(guard, "forward", "", nft::family_is(ip_family::v4),
@@ -103,12 +127,14 @@ inline void guard_forwarding(const forwarding_record& record) {
 }  // namespace detail
 
 /// Makes the host of namespace `netns` forward between kumiki's bridges and `uplinks` (names;
-/// empty: all that are up and not kumiki's), IPv6 too when asked for.
+/// empty: all that are up and not kumiki's), IPv6 too when asked for; and the networks on `shared`,
+/// with nothing else of that bridge.
 ///
 /// `directory` keeps the record; nobody else may use it meanwhile (shared_place). Errors:
 /// invalid_input for an uplink that is not there; kumiki::error, with what was changed recorded.
 inline void enable_forwarding(int directory, int netns, const std::vector<std::string>& uplinks,
-                              ip_family most) {
+                              ip_family most,
+                              const std::optional<detail::shared_bridge>& shared = {}) {
     sys::in_network_namespace(netns, [&] {
         auto socket = netlink_socket::open(NETLINK_ROUTE);
         const auto links = list_links(socket);
@@ -119,10 +145,18 @@ inline void enable_forwarding(int directory, int netns, const std::vector<std::s
         auto record = detail::forwarding_record::read(directory);
         netlink_batch change;
         std::string told;
+        bool lets_more = false;
+        for (const cidr& subnet : shared ? shared->subnets : std::vector<cidr>{}) {
+            const std::pair each(shared->name, subnet);
+            if (std::count(record.bridges.begin(), record.bridges.end(), each) != 0) continue;
+            record.bridges.push_back(each);
+            lets_more = true;
+        }
         for (const link_info& link : links) {
-            const bool wanted = uplinks.empty()
-                                    ? link.is_up && link.master == 0
-                                    : std::count(uplinks.begin(), uplinks.end(), link.name) != 0;
+            const bool wanted =
+                (uplinks.empty() ? link.is_up && link.master == 0
+                                 : std::count(uplinks.begin(), uplinks.end(), link.name) != 0) ||
+                (shared && link.name == shared->name);
             if (!wanted || link.is_loopback || is_ours(link) || link.forwards_ipv4) continue;
             if (std::count(record.ipv4.begin(), record.ipv4.end(), link.name) == 0)
                 record.ipv4.push_back(link.name);
@@ -142,7 +176,7 @@ inline void enable_forwarding(int directory, int netns, const std::vector<std::s
             record.accept_ra.push_back(link.name);
             told += ", accept_ra of " + link.name;
         }
-        if (told.empty()) return;
+        if (told.empty() && !lets_more) return;
         // First the record, then the guard, then what they are for: in this order a crash at any
         // point leaves a host that is no router, and a record that undoes it.
         record.write(directory);
@@ -151,8 +185,18 @@ inline void enable_forwarding(int directory, int netns, const std::vector<std::s
             if (ipv6) detail::write_net_setting("ipv6/conf/" + link + "/accept_ra", "2");
         if (ipv6) detail::write_net_setting("ipv6/conf/all/forwarding", "1");
         socket.transact(change);
+        if (told.empty()) return;
         detail::report_notice("forwarding was switched on for containers, and is guarded: " + told);
     });
+}
+
+/// Lets nothing through any more for the networks on the shared bridge `name`.
+inline void forget_bridge(int directory, int netns, const std::string& name) {
+    auto record = detail::forwarding_record::read(directory);
+    if (std::erase_if(record.bridges, [&](const auto& each) { return each.first == name; }) == 0)
+        return;
+    sys::in_network_namespace(netns, [&] { detail::guard_forwarding(record); });
+    record.write(directory);
 }
 
 /// Changes back what enable_forwarding() changed, as the record in `directory` says.

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include <kumiki/core/ip.hpp>
 #include <kumiki/core/observer.hpp>
 #include <kumiki/core/scope_exit.hpp>
+#include <kumiki/core/text.hpp>
 #include <kumiki/core/unique_fd.hpp>
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/link.hpp>
@@ -27,11 +29,13 @@
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/bridge_options.hpp>
 #include <kumiki/network/endpoint_remover.hpp>
+#include <kumiki/network/existing_bridge.hpp>
 #include <kumiki/network/firewall.hpp>
 #include <kumiki/network/forwarding.hpp>
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/loopback_route.hpp>
 #include <kumiki/network/shared_place.hpp>
+#include <kumiki/network/subnets.hpp>
 #include <kumiki/sys/file.hpp>
 #include <kumiki/sys/netns.hpp>
 
@@ -50,8 +54,10 @@ class network_state {
         host_.exclusively([this](int directory) {
             own_.emplace(host_.path() + "/" + options.name,
                          [this](int own, bool alone) { open(own, alone); });
+            std::optional<shared_bridge> shared;
+            if (!is_own_bridge()) shared = {.name = bridge_name(), .subnets = subnets()};
             enable_forwarding(directory, netns_.get(), options.uplinks,
-                              options.subnet6 ? ip_family::v6 : ip_family::v4);
+                              options.subnet6 ? ip_family::v6 : ip_family::v4, shared);
         });
         undo.dismiss();
     }
@@ -59,7 +65,11 @@ class network_state {
     network_state& operator=(const network_state&) = delete;
     ~network_state() { close(); }
 
-    std::string bridge_name() const { return std::string(bridge_prefix) + options.name; }
+    std::string bridge_name() const {
+        return is_own_bridge() ? std::string(bridge_prefix) + options.name
+                               : options.existing_bridge;
+    }
+    bool is_own_bridge() const noexcept { return options.existing_bridge.empty(); }
     /// The text that marks interfaces as this network's.
     std::string alias() const { return "kumiki:" + options.name; }
 
@@ -76,10 +86,10 @@ class network_state {
   private:
     // Runs while no other process can open or leave this network.
     void open(int directory, bool alone) {
-        const std::string settings = describe();
         if (!alone) {
             const auto theirs = sys::try_read_file_at(directory, "settings").value_or("");
-            if (theirs != settings)
+            take_chosen(theirs);
+            if (theirs != describe())
                 throw error(EEXIST, {.operation = "open network",
                                      .object = options.name,
                                      .remedy = "It is open with other settings: " + theirs});
@@ -88,20 +98,23 @@ class network_state {
             if (alone) remove_all(directory);
         });
         const auto firewall_for = [this] {
-            std::vector<cidr> subnets{options.subnet};
-            if (options.subnet6) subnets.push_back(*options.subnet6);
-            return firewall::open(
-                {.network = options.name, .bridge = bridge_name(), .subnets = subnets});
+            return firewall::open({.network = options.name,
+                                   .bridge = bridge_name(),
+                                   .subnets = subnets(),
+                                   .use = is_own_bridge() ? bridge_use::own : bridge_use::shared});
         };
         if (alone) {
-            require_name_free();
+            if (is_own_bridge()) require_name_free();
             delete_links();
-            require_no_overlap(options.subnet);
-            if (options.subnet6) require_no_overlap(*options.subnet6);
+            return_bridge(directory, netns_.get(), route);
+            if (!is_own_bridge()) bridge = require_bridge(route, bridge_name());
+            choose_subnets();
+            for (const cidr& subnet : subnets()) require_no_overlap(subnet);
             firewall_for().remove();
-            make_bridge();
+            if (is_own_bridge()) make_bridge();
+            if (!is_own_bridge()) adopt_bridge(directory, netns_.get(), route, bridge, gateways());
             sys::open_at(directory, "settings", O_WRONLY | O_CREAT | O_TRUNC, 0600);
-            sys::write_file_at(directory, "settings", settings);
+            sys::write_file_at(directory, "settings", describe());
         }
         const auto found = find_link(route, bridge_name());
         if (!found)
@@ -121,7 +134,40 @@ class network_state {
     std::string describe() const {
         return to_string(options.subnet) +
                (options.subnet6 ? " " + to_string(*options.subnet6) : "") +
-               (options.mtu ? " mtu " + std::to_string(*options.mtu) : "");
+               (options.mtu ? " mtu " + std::to_string(*options.mtu) : "") +
+               (is_own_bridge() ? "" : " bridge " + options.existing_bridge);
+    }
+    // The networks that were chosen by whom this one is shared with, out of what describe() wrote.
+    void take_chosen(std::string_view theirs) {
+        const auto next = [&] { return cidr::try_parse(next_field(theirs, ' ').value_or("")); };
+        const auto four = next();
+        if (four && is_chosen(options.subnet)) options.subnet = *four;
+        if (!options.subnet6 || !is_chosen(*options.subnet6)) return;
+        if (const auto six = next()) options.subnet6 = *six;
+    }
+    // What was left to be chosen. A bridge that has a network gives that.
+    void choose_subnets() {
+        if (is_chosen(options.subnet) && !is_own_bridge())
+            for (const address_info& each : list_addresses(route, bridge.index))
+                if (each.address.address.is_v4() && each.address.prefix <= 30 &&
+                    each.address.address == each.address.network().plus(1))
+                    options.subnet = {.address = each.address.network(),
+                                      .prefix = each.address.prefix};
+        if (is_chosen(options.subnet))
+            options.subnet =
+                choose_subnet(route, options.pools.empty() ? default_subnet_pools() : options.pools,
+                              chosen_prefix);
+        if (options.subnet6 && is_chosen(*options.subnet6)) options.subnet6 = choose_subnet6(route);
+    }
+    std::vector<cidr> subnets() const {
+        std::vector<cidr> all{options.subnet};
+        if (options.subnet6) all.push_back(*options.subnet6);
+        return all;
+    }
+    std::vector<cidr> gateways() const {
+        std::vector<cidr> all = subnets();
+        for (cidr& each : all) each.address = each.network().plus(1);
+        return all;
     }
     void require_name_free() {
         const auto link = find_link(route, bridge_name());
@@ -141,7 +187,8 @@ class network_state {
     }
     void require_no_overlap(const cidr& subnet) {
         for (const route_info& taken : list_routes(route))
-            if (!taken.is_default() && taken.destination.overlaps(subnet))
+            if (!taken.is_default() && taken.destination.overlaps(subnet) &&
+                (is_own_bridge() || taken.link != bridge.index))
                 throw invalid_input("subnet", to_string(subnet),
                                     "It overlaps the host's route " + to_string(taken) +
                                         link_text(taken.link) + ".");
@@ -202,15 +249,23 @@ class network_state {
             if (wall) wall->remove();
         });
         release_quietly([this] { delete_links(); });
+        release_quietly([&] { return_bridge(directory, netns_.get(), route); });
         for (const char* file : {"settings", "leases4", "leases6"}) ::unlinkat(directory, file, 0);
     }
     void close() noexcept {
         remover.reset();  // its leases are the pools'
-        release_quietly([this] {
+        bool was_last = false;
+        release_quietly([&] {
             if (own_)
-                own_->leave([this](int directory, bool alone) {
+                own_->leave([&](int directory, bool alone) {
                     if (alone) remove_all(directory);
+                    was_last = alone;
                 });
+        });
+        release_quietly([&] {
+            if (was_last && !is_own_bridge())
+                host_.exclusively(
+                    [&](int directory) { forget_bridge(directory, netns_.get(), bridge_name()); });
         });
         release_quietly([this] {
             host_.leave([this](int directory, bool alone) {

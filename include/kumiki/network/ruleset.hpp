@@ -21,11 +21,16 @@
 
 namespace kumiki::inline v0 {
 
+/// Whose a network's bridge is. What comes by a shared one from outside of the network is for the
+/// host's own firewall to judge.
+enum class bridge_use : std::uint8_t { own, shared };
+
 /// The network that a firewall is for.
 struct firewall_options {
     std::string network{};  ///< its name: letters, digits, '_', '.', '-'; at most 63 bytes
     std::string bridge{};  ///< the bridge that its containers' ports are on
     std::vector<cidr> subnets{};  ///< the networks that its containers' addresses are in
+    bridge_use use = bridge_use::own;
 };
 
 namespace detail {
