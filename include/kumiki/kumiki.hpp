@@ -151,6 +151,7 @@
 #include <kumiki/netlink/route.hpp>
 #include <kumiki/netlink/routing_rule.hpp>
 #include <kumiki/netlink/socket.hpp>
+#include <kumiki/netlink/traffic.hpp>
 #include <kumiki/netlink/view.hpp>
 #include <kumiki/network/base_rules.hpp>
 #include <kumiki/network/bridge_network.hpp>
@@ -175,6 +176,7 @@
 #include <kumiki/network/port_reservation.hpp>
 #include <kumiki/network/publish.hpp>
 #include <kumiki/network/ruleset.hpp>
+#include <kumiki/network/shaping.hpp>
 #include <kumiki/network/shared_place.hpp>
 #include <kumiki/network/subnets.hpp>
 #include <kumiki/ns/id_map.hpp>

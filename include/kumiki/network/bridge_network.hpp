@@ -7,7 +7,7 @@
 // The host is the gateway, with the subnet's first address on the bridge "km-web". All packets of a
 // container go through the host's packet filter, those to its siblings too.
 // Kernel: 5.14 (the number of the network namespace), with bridge, veth and nf_tables.
-// Left out: a bridge that somebody else made, macvlan, rate limits.
+// Left out: macvlan (link_kinds.hpp).
 #pragma once
 
 #include <memory>
@@ -22,6 +22,7 @@
 #include <kumiki/network/network_state.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/publish.hpp>
+#include <kumiki/network/shaping.hpp>
 
 namespace kumiki::inline v0 {
 
@@ -40,6 +41,8 @@ struct attach_options {
     std::optional<mac_address> mac = {};
     /// What its interface is called inside.
     std::string interface = "eth0";
+    /// How fast, late and lossy its network is.
+    shaping shape = {};
 };
 
 /// A place in a network that a container can be given: a plain value that may be copied. It keeps
@@ -79,6 +82,9 @@ class bridge_network {
         require(options.address6, state_->options.subnet6 ? &*state_->options.subnet6 : nullptr);
         if (require_link_name(options.interface) == "lo")
             throw invalid_input("interface name", "lo", "It is the loopback interface's.");
+        for (const traffic_shape* way :
+             {&options.shape.to_container, &options.shape.from_container})
+            require_shape(*way);
         return {.network = state_, .options = std::move(options)};
     }
 

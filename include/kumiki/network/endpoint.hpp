@@ -32,6 +32,7 @@
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/names.hpp>
 #include <kumiki/network/port_reservation.hpp>
+#include <kumiki/network/shaping.hpp>
 
 namespace kumiki::inline v0 {
 
@@ -67,6 +68,12 @@ struct endpoint_parts {
         return "km" + text(static_cast<std::uint64_t>(attachment.network->bridge.index)) + "x" +
                text(lease4.offset());
     }
+    // The helper that shapes what comes from the container; empty without one. It fits, too: an
+    // IPv4 network has no more than 24 bits for the lease's number.
+    std::string shaper_name() const {
+        return attachment.options.shape.from_container.is_none() ? "" : link_name() + "i";
+    }
+    std::string alias() const { return attachment.network->alias() + ":" + container; }
     mac_address mac() const {
         return attachment.options.mac.value_or(mac_address::from(lease4.address()));
     }
@@ -102,7 +109,7 @@ class endpoint {
         const scope_exit rules([&]() noexcept {
             detail::release_quietly([&] { network.wall->take_back(parts->rules); });
         });
-        delete_pair(network, parts->rules.port);
+        delete_pair(network, *parts);
     }
 
     /// As disconnect(), for a container whose processes have ended: returns once the rules and the
@@ -123,6 +130,7 @@ class endpoint {
             detail::release_quietly([&] { network.wall->take_back(parts->rules); });
         }
         network.remover->remove({.link = parts->rules.port,
+                                 .shaper = parts->shaper_name(),
                                  .addresses = parts->rules.addresses,
                                  .lease4 = std::move(parts->lease4),
                                  .lease6 = std::move(parts->lease6)});
@@ -144,17 +152,18 @@ class endpoint {
         scope_fail undo_rules([&]() noexcept {
             detail::release_quietly([&] { network.wall->take_back(parts->rules); });
         });
-        const int peer = make_pair(network, *parts, netns_fd);
-        const scope_fail undo_pair([&]() noexcept {
-            detail::release_quietly([&] { delete_pair(network, parts->rules.port); });
-        });
-        set_up_inside(network, *parts, netns_fd, peer);
+        const link_info port = make_pair(network, *parts, netns_fd);
+        const scope_fail undo_pair(
+            [&]() noexcept { detail::release_quietly([&] { delete_pair(network, *parts); }); });
+        if (const shaping& shape = parts->attachment.options.shape; !shape.is_none())
+            detail::shape_port(network.route, port, shape, parts->shaper_name(), parts->alias());
+        set_up_inside(network, *parts, netns_fd, port.peer);
         parts_ = std::move(parts);
     }
 
-    // Returns the index that the container's side has in its namespace.
-    static int make_pair(detail::network_state& network, const detail::endpoint_parts& parts,
-                         int netns_fd) {
+    // Returns the host's end, which knows the index that the other has in its namespace.
+    static link_info make_pair(detail::network_state& network, const detail::endpoint_parts& parts,
+                               int netns_fd) {
         const std::string& name = parts.rules.port;
         netlink_batch batch;
         create_veth(batch, {.name = name,
@@ -165,22 +174,21 @@ class endpoint {
                             .master = network.bridge.index});
         get_link(batch, name);  // now: after `up` the kernel would wait for the carrier first
         set_link(batch, name,
-                 {.alias = network.alias() + ":" + parts.container,
-                  .no_link_local = network.has_ipv6,
-                  .hairpin = true});
+                 {.alias = parts.alias(), .no_link_local = network.has_ipv6, .hairpin = true});
         set_link(batch, name, {.up = true});
         link_info made;
         const auto failures = network.route.submit(
             batch, [&](std::size_t, const netlink_message& m) { made = parse_link(m); });
-        if (failures.empty()) return made.peer;
+        if (failures.empty()) return made;
         // The first request made the pair, or nothing did (then the name may be another's).
         if (failures.front().index != 0)
-            detail::release_quietly([&] { delete_pair(network, name); });
+            detail::release_quietly([&] { delete_pair(network, parts); });
         throw to_error(batch, failures.front());
     }
-    static void delete_pair(detail::network_state& network, const std::string& name) {
+    static void delete_pair(detail::network_state& network, const detail::endpoint_parts& parts) {
         netlink_batch batch;
-        delete_link(batch, name);
+        delete_link(batch, parts.rules.port);
+        if (const auto shaper = parts.shaper_name(); !shaper.empty()) delete_link(batch, shaper);
         for (const netlink_failure& failure : network.route.submit(batch))
             if (failure.code != ENODEV) throw to_error(batch, failure);
     }

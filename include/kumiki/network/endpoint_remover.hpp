@@ -29,6 +29,7 @@ namespace kumiki::inline v0::detail {
 /// What an endpoint leaves.
 struct endpoint_remains {
     std::string link;
+    std::string shaper = {};  // of what came from the container; may be empty
     std::vector<ip_address> addresses;
     address_lease lease4;
     std::optional<address_lease> lease6 = {};
@@ -97,7 +98,10 @@ class endpoint_remover {
     }
     void delete_links(const std::vector<endpoint_remains>& jobs) {
         netlink_batch batch;
-        for (const endpoint_remains& each : jobs) delete_link(batch, each.link);
+        for (const endpoint_remains& each : jobs) {
+            delete_link(batch, each.link);
+            if (!each.shaper.empty()) delete_link(batch, each.shaper);
+        }
         for (const netlink_failure& failure : route_.submit(batch))
             if (failure.code != ENODEV) report_release_failure(to_error(batch, failure));
     }
