@@ -166,8 +166,10 @@
 #include <kumiki/network/firewall.hpp>
 #include <kumiki/network/flow_rules.hpp>
 #include <kumiki/network/forwarding.hpp>
+#include <kumiki/network/interface_settings.hpp>
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/loopback_route.hpp>
+#include <kumiki/network/moved_link.hpp>
 #include <kumiki/network/names.hpp>
 #include <kumiki/network/network_state.hpp>
 #include <kumiki/network/policy.hpp>
@@ -179,6 +181,7 @@
 #include <kumiki/network/shaping.hpp>
 #include <kumiki/network/shared_place.hpp>
 #include <kumiki/network/subnets.hpp>
+#include <kumiki/network/tun.hpp>
 #include <kumiki/ns/id_map.hpp>
 #include <kumiki/ns/id_pool.hpp>
 #include <kumiki/ns/inspect.hpp>

@@ -93,6 +93,7 @@ struct link_info {
     bool is_loopback = false;
     bool forwards_ipv4 = false;  ///< packets that come in here may go on to other interfaces
     bool has_ipv6 = false;  ///< IPv6 is in the kernel and on for this interface
+    bool makes_link_local = false;  ///< an fe80:: address is made when it goes up
 };
 
 namespace detail {
@@ -215,7 +216,10 @@ inline link_info parse_link(const netlink_message& message) {
             if (const auto kind = part.nested().find(IFLA_INFO_KIND)) link.kind = kind->text();
         if (type != IFLA_AF_SPEC) continue;
         const auto families = part.nested();
-        link.has_ipv6 = families.find(AF_INET6).has_value();
+        const auto ipv6 = families.find(AF_INET6);
+        link.has_ipv6 = ipv6.has_value();
+        const auto mode = ipv6 ? ipv6->nested().find(IFLA_INET6_ADDR_GEN_MODE) : std::nullopt;
+        link.makes_link_local = mode && mode->u8() != IN6_ADDR_GEN_MODE_NONE;
         // All IPv4 settings as one array of numbers, which ipv4_setting counts from 1.
         const auto ipv4 = families.find(AF_INET);
         const auto settings = ipv4 ? ipv4->nested().find(IFLA_INET_CONF) : std::nullopt;

@@ -19,6 +19,7 @@
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/mac.hpp>
 #include <kumiki/network/bridge_options.hpp>
+#include <kumiki/network/interface_settings.hpp>
 #include <kumiki/network/network_state.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/publish.hpp>
@@ -43,6 +44,10 @@ struct attach_options {
     std::string interface = "eth0";
     /// How fast, late and lossy its network is.
     shaping shape = {};
+    /// Settings of its interface, written before that is up.
+    std::vector<interface_setting> settings = {};
+    /// Who computes the checksums of what it sends.
+    checksums checksum = checksums::left_out;
 };
 
 /// A place in a network that a container can be given: a plain value that may be copied. It keeps
@@ -85,6 +90,7 @@ class bridge_network {
         for (const traffic_shape* way :
              {&options.shape.to_container, &options.shape.from_container})
             require_shape(*way);
+        for (const interface_setting& setting : options.settings) require_setting(setting);
         return {.network = state_, .options = std::move(options)};
     }
 

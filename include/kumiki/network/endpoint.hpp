@@ -11,6 +11,7 @@
 // Kernel: as bridge_network.hpp. Left out: changing publish and policy while connected.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -29,6 +30,7 @@
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/bridge_network.hpp>
 #include <kumiki/network/firewall.hpp>
+#include <kumiki/network/interface_settings.hpp>
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/names.hpp>
 #include <kumiki/network/port_reservation.hpp>
@@ -192,15 +194,31 @@ class endpoint {
         for (const netlink_failure& failure : network.route.submit(batch))
             if (failure.code != ENODEV) throw to_error(batch, failure);
     }
+    // What is set of the container's interface, but for what the user has set.
+    static std::vector<std::pair<ipv4_setting, std::uint32_t>> unless_wanted(
+        const attach_options& wanted) {
+        std::vector<std::pair<ipv4_setting, std::uint32_t>> all;
+        for (const auto& [key, setting] :
+             {std::pair("forwarding", ipv4_setting::forwarding),
+              std::pair("accept_redirects", ipv4_setting::accept_redirects)})
+            if (std::none_of(wanted.settings.begin(), wanted.settings.end(),
+                             [name = key](const interface_setting& each) {
+                                 return each.family == ip_family::v4 && each.key == name;
+                             }))
+                all.emplace_back(setting, 0);
+        return all;
+    }
     static void set_up_inside(const detail::network_state& network,
                               const detail::endpoint_parts& parts, int netns_fd, int link) {
+        const attach_options& wanted = parts.attachment.options;
+        write_settings(netns_fd, wanted.interface, wanted.settings);
+        if (wanted.checksum == checksums::computed)
+            set_checksums(netns_fd, wanted.interface, wanted.checksum);
         netlink_batch batch;
         set_link(batch, "lo", {.up = true});
         // What a new namespace's settings begin with depends on the host's
         // (net.core.devconf_inherit_init_net): what matters is set.
-        set_link(batch, link,
-                 {.no_link_local = network.has_ipv6,
-                  .ipv4 = {{ipv4_setting::forwarding, 0}, {ipv4_setting::accept_redirects, 0}}});
+        set_link(batch, link, {.no_link_local = network.has_ipv6, .ipv4 = unless_wanted(wanted)});
         const auto give = [&](const address_lease& lease) {
             add_address(batch, link, lease.with_prefix(), prefix_route::no);
         };
