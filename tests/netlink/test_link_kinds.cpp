@@ -165,6 +165,7 @@ TEST_CASE("A vxlan carries frames between two hosts inside of UDP packets") {
 TEST_CASE("A vlan takes the frames with its tag, and no others [vm]", "[vm]") {
     NEEDS_NETNS;
     two_hosts hosts;
+    const private_netns elsewhere;
     if (!can_make(hosts.here, "8021q", [&](netlink_batch& batch) {
             create_vlan(batch, {.name = "blue", .parent = hosts.parent, .id = 100});
         }))
@@ -173,14 +174,15 @@ TEST_CASE("A vlan takes the frames with its tag, and no others [vm]", "[vm]") {
     const int far = find_link(hosts.there, "eth0")->index;
     netlink_batch others;
     create_vlan(others, {.name = "blue", .parent = far, .id = 100});
-    create_vlan(others, {.name = "red", .parent = far, .id = 200});
+    create_vlan(others, {.name = "red", .parent = far, .id = 200, .netns = elsewhere.fd()});
     hosts.there.transact(others);
     two_hosts::up(hosts.here, "blue", {"10.9.0.1/24"_cidr, "10.9.1.1/24"_cidr});
     two_hosts::up(hosts.there, "blue", {"10.9.0.2/24"_cidr});
-    two_hosts::up(hosts.there, "red", {"10.9.1.2/24"_cidr});
+    auto other_tag = netlink_socket::open_in(elsewhere.fd(), NETLINK_ROUTE);
+    two_hosts::up(other_tag, "red", {"10.9.1.2/24"_cidr});
     const auto server = kumiki_test::serve(hosts.far, SOCK_STREAM, "10.9.0.2"_ip, 80);
     CHECK(kumiki_test::reaches(hosts.near, SOCK_STREAM, "10.9.0.2"_ip, 80, server));
-    const auto other = kumiki_test::serve(hosts.far, SOCK_DGRAM, "10.9.1.2"_ip, 80);
+    const auto other = kumiki_test::serve(elsewhere, SOCK_DGRAM, "10.9.1.2"_ip, 80);
     CHECK(!kumiki_test::reaches(hosts.near, SOCK_DGRAM, "10.9.1.2"_ip, 80, other, 500));
     netlink_batch taken;
     create_vlan(taken, {.name = "again", .parent = hosts.parent, .id = 100});

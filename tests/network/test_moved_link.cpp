@@ -1,8 +1,10 @@
 #include <kumiki/netlink/link_kinds.hpp>
+#include <kumiki/network/endpoint.hpp>
 #include <kumiki/network/moved_link.hpp>
 
 #include "support/catch.hpp"
 #include "support/netns.hpp"
+#include "support/scratch.hpp"
 #include "support/witness.hpp"
 
 using namespace kumiki;
@@ -165,4 +167,36 @@ TEST_CASE("An interface that was deleted in the container is not missed") {
     in.transact(gone);
     card.bring_back();
     CHECK(!find_link(host.socket, "card0"));
+}
+
+TEST_CASE("A container in a network has the host's devices beside its own until it disconnects") {
+    NEEDS_NETNS;
+    host_with_card host;
+    const kumiki_test::scratch place;
+    const private_netns inside;
+    const auto net = host.ns.run([&] {
+        return bridge_network::open(
+            {.name = "web", .subnet = "10.88.0.0/24"_cidr, .state_directory = place.path()});
+    });
+    const auto connect = [&](std::vector<moved_device> devices) {
+        return host.ns.run([&] { return reserve(net.attach({.devices = devices}), "box"); })
+            .connect(inside.fd());
+    };
+    const moved_device card{.link = "card0",
+                            .inside = {.name = "lan0", .addresses = {"192.0.2.77/24"_cidr}}};
+    // One that is not there: the first is at home again, and the container was never connected.
+    CHECK(errno_of([&] { connect({card, {.link = "nothing0"}}); }) == ENODEV);
+    CHECK(find_link(host.socket, "card0"));
+    for (const auto& each : list_links(host.socket)) CHECK(!each.alias.starts_with("kumiki:web:"));
+    for (const bool soon : {false, true}) {
+        auto link = connect({card});
+        CHECK(!find_link(host.socket, "card0"));
+        CHECK(says(witness(inside, "ip addr show dev lan0"), "inet 192.0.2.77/24"));
+        CHECK(says(witness(inside, "ip link show dev eth0"), "UP"));
+        if (soon)
+            link.disconnect_soon();
+        else
+            link.disconnect();
+        CHECK(find_link(host.socket, "card0"));
+    }
 }

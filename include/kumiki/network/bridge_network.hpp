@@ -20,6 +20,7 @@
 #include <kumiki/netlink/mac.hpp>
 #include <kumiki/network/bridge_options.hpp>
 #include <kumiki/network/interface_settings.hpp>
+#include <kumiki/network/moved_link.hpp>
 #include <kumiki/network/network_state.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/publish.hpp>
@@ -48,6 +49,8 @@ struct attach_options {
     std::vector<interface_setting> settings = {};
     /// Who computes the checksums of what it sends.
     checksums checksum = checksums::left_out;
+    /// Interfaces of the host's that it has beside its own, until it is disconnected.
+    std::vector<moved_device> devices = {};
 };
 
 /// A place in a network that a container can be given: a plain value that may be copied. It keeps

@@ -32,9 +32,11 @@
 #include <kumiki/network/firewall.hpp>
 #include <kumiki/network/interface_settings.hpp>
 #include <kumiki/network/leases.hpp>
+#include <kumiki/network/moved_link.hpp>
 #include <kumiki/network/names.hpp>
 #include <kumiki/network/port_reservation.hpp>
 #include <kumiki/network/shaping.hpp>
+#include <kumiki/sys/netns.hpp>
 
 namespace kumiki::inline v0 {
 
@@ -57,6 +59,7 @@ struct endpoint_parts {
     std::optional<address_lease> lease6 = {};
     port_reservation ports = {};
     firewall_rules rules = {};
+    std::vector<moved_link> devices = {};  // away from home
 
     // The bridge's index and the lease's number: nobody else's name while both are held, and short
     // enough in base 36 for any index and any IPv4 network.
@@ -107,6 +110,7 @@ class endpoint {
         if (!parts_) return;
         const auto parts = std::move(parts_);
         detail::network_state& network = *parts->attachment.network;
+        parts->devices.clear();
         const std::lock_guard guard(network.mutex);
         const scope_exit rules([&]() noexcept {
             detail::release_quietly([&] { network.wall->take_back(parts->rules); });
@@ -121,6 +125,7 @@ class endpoint {
         if (!parts_) return;
         const auto parts = std::move(parts_);
         detail::network_state& network = *parts->attachment.network;
+        parts->devices.clear();
         {
             const std::lock_guard guard(network.mutex);
             detail::release_quietly([&] {
@@ -160,6 +165,8 @@ class endpoint {
         if (const shaping& shape = parts->attachment.options.shape; !shape.is_none())
             detail::shape_port(network.route, port, shape, parts->shaper_name(), parts->alias());
         set_up_inside(network, *parts, netns_fd, port.peer);
+        scope_fail undo_devices([&]() noexcept { parts->devices.clear(); });
+        move_devices(network, *parts, netns_fd);
         parts_ = std::move(parts);
     }
 
@@ -193,6 +200,15 @@ class endpoint {
         if (const auto shaper = parts.shaper_name(); !shaper.empty()) delete_link(batch, shaper);
         for (const netlink_failure& failure : network.route.submit(batch))
             if (failure.code != ENODEV) throw to_error(batch, failure);
+    }
+    static void move_devices(const detail::network_state& network, detail::endpoint_parts& parts,
+                             int netns_fd) {
+        if (parts.attachment.options.devices.empty()) return;
+        const unique_fd home = sys::network_namespace_of(network.route.fd());
+        for (const moved_device& each : parts.attachment.options.devices)
+            parts.devices.push_back(
+                moved_link::move_from(netlink_socket::open_in(home.get(), NETLINK_ROUTE), netns_fd,
+                                      each.link, each.inside));
     }
     // What is set of the container's interface, but for what the user has set.
     static std::vector<std::pair<ipv4_setting, std::uint32_t>> unless_wanted(

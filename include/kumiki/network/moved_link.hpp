@@ -39,6 +39,12 @@ struct moved_options {
     std::optional<std::uint32_t> mtu = {};
 };
 
+/// An interface of the host's that a container is to have for as long as it is connected.
+struct moved_device {
+    std::string link = {};  ///< what it is called at home
+    moved_options inside = {};
+};
+
 /// An interface that is away from home. Destroying it brings the interface back.
 class moved_link {
   public:
@@ -48,7 +54,12 @@ class moved_link {
     /// Errors: ENODEV when it is not there; EEXIST when its name is taken in the container; EINVAL
     /// for one that cannot be moved; kumiki::error. Then it is at home, as it was.
     static moved_link move(int netns_fd, const link_ref& link, moved_options options = {}) {
-        return {netlink_socket::open(NETLINK_ROUTE), netns_fd, link, std::move(options)};
+        return move_from(netlink_socket::open(NETLINK_ROUTE), netns_fd, link, std::move(options));
+    }
+    /// As move(), from the network namespace of the socket `home`.
+    static moved_link move_from(netlink_socket home, int netns_fd, const link_ref& link,
+                                moved_options options = {}) {
+        return {std::move(home), netns_fd, link, std::move(options)};
     }
     moved_link(moved_link&&) noexcept = default;
     moved_link& operator=(moved_link&& other) noexcept {
