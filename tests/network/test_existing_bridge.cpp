@@ -199,14 +199,64 @@ TEST_CASE("A killed process's changes of the user's bridge are changed back by t
     ::close(ready[0]);
 }
 
-TEST_CASE("The bridge's own network is the chosen one where the bridge has its first address") {
+TEST_CASE("A neighbour on the user's bridge does not pass for a container") {
+    NEEDS_NETNS;
+    users_host host;
+    const private_netns inside;
+    const auto net = host.open(host.options());
+    const auto link =
+        host.ns.run([&] { return reserve(net.attach(), "box"); }).connect(inside.fd());
+    const auto box = link.addresses().at(0);
+    CHECK(host.seen(inside, host.far, "198.51.100.9"_ip, "198.51.100.9"_ip, 80, 80, 3000) ==
+          "198.51.100.1");
+    auto there = netlink_socket::open_in(host.neighbour.fd(), NETLINK_ROUTE);
+    users_host::up(there, "eth0", {{.address = box, .prefix = 32}});
+    const auto server = kumiki_test::serve(host.far, SOCK_DGRAM, "198.51.100.9"_ip, 7);
+    const auto forged = kumiki_test::serve(host.neighbour, SOCK_DGRAM, box, 7);
+    const auto [to, size] = kumiki_test::endpoint_address("198.51.100.9"_ip, 7).to_kernel();
+    for (int i = 0; i < 3; ++i)
+        (void)::sendto(forged.get(), "ping", 4, 0, reinterpret_cast<const sockaddr*>(&to), size);
+    CHECK(!kumiki_test::wait_for(server.get(), POLLIN, 500));
+}
+
+TEST_CASE("A bridge without ports gives its own network, one with others must have a second") {
     NEEDS_NETNS;
     users_host host;
     auto wanted = host.options();
     wanted.subnet = {};
+    {
+        const auto net = host.open(wanted);
+        CHECK(!net.subnet().overlaps("192.0.2.0/24"_cidr));
+    }
+    netlink_batch batch;
+    create_bridge(batch, {.name = "br1"});
+    host.socket.transact(batch);
+    users_host::up(host.socket, "br1", {"10.77.0.1/24"_cidr});
+    wanted.existing_bridge = "br1";
     const auto net = host.open(wanted);
-    CHECK(net.subnet() == "192.0.2.0/24"_cidr);
-    CHECK(net.gateway() == "192.0.2.1"_ip);
+    CHECK(net.subnet() == "10.77.0.0/24"_cidr);
+    CHECK(net.gateway() == "10.77.0.1"_ip);
+    const private_netns inside;
+    const auto link =
+        host.ns.run([&] { return reserve(net.attach(), "box"); }).connect(inside.fd());
+    CHECK(host.seen(inside, host.far, "198.51.100.9"_ip, "198.51.100.9"_ip, 80, 80, 3000) ==
+          "198.51.100.1");
+}
+
+TEST_CASE("A bridge is one network's at a time, and the holder is named") {
+    NEEDS_NETNS;
+    users_host host;
+    auto second = host.options();
+    second.name = "db";
+    second.subnet = "10.99.0.0/24"_cidr;
+    second.subnet6.reset();
+    {
+        const auto net = host.open(host.options());
+        const auto same = host.open(host.options());  // the same one may be opened again
+        CHECK(says(message_of([&] { host.open(second); }), "The network web has it"));
+        CHECK(says(witness(host.ns, "ip addr show dev br0"), "10.88.0.1/24"));
+    }
+    CHECK(host.open(second).gateway() == "10.99.0.1"_ip);
 }
 
 TEST_CASE("What cannot be a network's bridge is refused, with nothing changed") {
@@ -225,8 +275,10 @@ TEST_CASE("What cannot be a network's bridge is refused, with nothing changed") 
     wanted.existing_bridge = "br1";
     CHECK(says(refusal(), "It is down"));
     wanted.existing_bridge = "br0";
-    wanted.subnet = "192.0.0.0/16"_cidr;
-    CHECK(says(refusal(), "has the address 192.0.2.1 in it"));
+    for (const auto& taken : {"192.0.0.0/16"_cidr, "192.0.2.0/24"_cidr}) {
+        wanted.subnet = taken;
+        CHECK(says(refusal(), "192.0.2.0/24 on br0"));
+    }
     wanted.subnet = "198.51.100.0/24"_cidr;
     CHECK(says(refusal(), "on up0"));
     CHECK(difference(before, host.state()) == "");

@@ -127,6 +127,24 @@ inline void put_masquerade_rules(nft::batch& change, const nft::table& table,
                         from(cidr::parse(loopback)), output_is(options.bridge), masquerade{});
 }
 
+/// On what a container's port received from it, where the bridge has others: so none of those passes for
+/// a container. It is set in the bridge and looked at by "guard", the first to see the packet after it.
+inline constexpr std::uint32_t sent_mark = seen_mark ^ 1;
+
+/// What tells containers from the others on their bridge. Before the rules of the bridge's table.
+inline void put_neighbour_rules(nft::batch& change, const ruleset& tables,
+                                const firewall_options& options) {
+    using namespace nft;
+    change.add_rule(tables.bridge, "prerouting", "sent by a container",
+                    load_meta{NFT_META_IIFNAME, r(0)},
+                    lookup{.set = ruleset::ports().name, .from = r(0)},
+                    load_value{value::number(sent_mark)}, store_meta{});
+    for (const cidr& subnet : options.subnets)
+        put_denial(change, tables.inet, "guard", "not sent by a container",
+                   input_is(options.bridge), from(subnet), load_meta{.key = NFT_META_MARK},
+                   compare{NFT_CMP_NEQ, value::number(sent_mark)});
+}
+
 /// All that is not one container's. In a kernel that has it already, elements and the containers'
 /// chains stay, and the rules are replaced by the same: so it also mends what others did to them.
 inline void put_base_rules(nft::batch& change, const firewall_options& options) {
@@ -175,6 +193,7 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
         change.add_rule(tables.inet, chain, "", destination_is_local(), decide{go_to("published")});
     put_masquerade_rules(change, tables.inet, options);
     put_filter_rules(change, tables.inet, options);
+    if (options.use == bridge_use::shared) put_neighbour_rules(change, tables, options);
     put_bridge_rules(change, tables.bridge);
 }
 

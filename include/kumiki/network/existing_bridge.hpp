@@ -4,13 +4,17 @@
 // The gateway's addresses are added where it has none of the network's, and what the rules of
 // network depend on is set below /proc/sys/net (forwarding is forwarding.hpp's). What others send
 // through the bridge is left to the host's own firewall: see bridge_use in ruleset.hpp.
-// Left out: asking the bridge's neighbours whether they use an address of the network.
+// A bridge that has ports already gives its containers a network of their own: others may be in the
+// bridge's. Left out: several networks on one bridge; ARP and NDP
+// that its others forge; asking the bridge's neighbours whether they use an address of the network.
 #pragma once
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -83,6 +87,26 @@ inline link_info require_bridge(netlink_socket& socket, const std::string& name)
             "It is " + (found->kind.empty() ? "a device" : "a " + found->kind) + ", not a bridge.");
     if (!found->is_up) throw invalid_input("bridge", name, "It is down.");
     return *found;
+}
+
+/// Errors: EBUSY when another of the networks below `directory` has the bridge called `name`, or was
+/// killed and left it changed.
+inline void require_free_bridge(const std::string& directory, const std::string& network,
+                                const std::string& name) {
+    const std::unique_ptr<DIR, int (*)(DIR*)> all(::opendir(directory.c_str()), &::closedir);
+    while (const dirent* each = all ? ::readdir(all.get()) : nullptr) {
+        const std::string other = each->d_name;
+        const auto place =
+            other.starts_with('.') || other == network
+                ? std::nullopt
+                : sys::try_open_at(AT_FDCWD, directory + "/" + other, O_RDONLY | O_DIRECTORY);
+        if (place && bridge_record::read(place->get()).link == name)
+            throw error(EBUSY, {.operation = "use bridge",
+                                .object = name,
+                                .remedy = "The network " + other +
+                                          " has it, or left it changed: "
+                                          "end that, or open it once."});
+    }
 }
 
 /// Changes the bridge as a network with `gateways` (addresses with their prefixes) needs it; the

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <mutex>
 #include <optional>
@@ -107,7 +108,10 @@ class network_state {
             if (is_own_bridge()) require_name_free();
             delete_links();
             return_bridge(directory, netns_.get(), route);
-            if (!is_own_bridge()) bridge = require_bridge(route, bridge_name());
+            if (!is_own_bridge()) {
+                require_free_bridge(host_.path(), options.name, bridge_name());
+                bridge = require_bridge(route, bridge_name());
+            }
             choose_subnets();
             for (const cidr& subnet : subnets()) require_no_overlap(subnet);
             firewall_for().remove();
@@ -145,9 +149,15 @@ class network_state {
         if (!options.subnet6 || !is_chosen(*options.subnet6)) return;
         if (const auto six = next()) options.subnet6 = *six;
     }
-    // What was left to be chosen. A bridge that has a network gives that.
+    // Others are on it already.
+    bool has_ports() {
+        const auto links = list_links(route);
+        return std::any_of(links.begin(), links.end(),
+                           [&](const link_info& each) { return each.master == bridge.index; });
+    }
+    // What was left to be chosen. A bridge without ports gives the network that it has.
     void choose_subnets() {
-        if (is_chosen(options.subnet) && !is_own_bridge())
+        if (is_chosen(options.subnet) && !is_own_bridge() && !has_ports())
             for (const address_info& each : list_addresses(route, bridge.index))
                 if (each.address.address.is_v4() && each.address.prefix <= 30 &&
                     each.address.address == each.address.network().plus(1))
@@ -188,7 +198,7 @@ class network_state {
     void require_no_overlap(const cidr& subnet) {
         for (const route_info& taken : list_routes(route))
             if (!taken.is_default() && taken.destination.overlaps(subnet) &&
-                (is_own_bridge() || taken.link != bridge.index))
+                (is_own_bridge() || taken.link != bridge.index || has_ports()))
                 throw invalid_input("subnet", to_string(subnet),
                                     "It overlaps the host's route " + to_string(taken) +
                                         link_text(taken.link) + ".");
