@@ -76,12 +76,13 @@ struct users_host {
     }
     // All that the network could have changed, as others see it.
     std::string state() const {
-        return witness(ns,
-                       "ip -d -o link | sed 's/.*gc_timer.*designated_bridge/designated/; "
-                       "s/ gc_timer *[0-9.]*//; s/ [a-z_]*_timer *[0-9.]*//g'; ip -o addr; "
-                       "ip route show table all; ip -6 route show table all; "
-                       "cd /proc/sys/net; grep -r . ipv4/conf/br0 ipv6/conf/br0 ipv4/conf/up0 "
-                       "ipv6/conf/all/forwarding | sort; nft list tables");
+        return witness(
+            ns,
+            "ip -d -o link | sed 's/.*gc_timer.*designated_bridge/designated/; "
+            "s/ gc_timer *[0-9.]*//; s/ [a-z_]*_timer *[0-9.]*//g; s/ state [A-Z]*//'; ip -o addr; "
+            "ip route show table all; ip -6 route show table all; "
+            "cd /proc/sys/net; grep -r . ipv4/conf/br0 ipv6/conf/br0 ipv4/conf/up0 "
+            "ipv6/conf/all/forwarding | sort; nft list tables");
     }
     std::string seen(const private_netns& from, const private_netns& at, ip_address service,
                      ip_address to, std::uint16_t port, std::uint16_t inner, int wait) const {
