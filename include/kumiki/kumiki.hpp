@@ -145,6 +145,7 @@
 #include <kumiki/netlink/nft_action.hpp>
 #include <kumiki/netlink/nft_expression.hpp>
 #include <kumiki/netlink/nft_match.hpp>
+#include <kumiki/netlink/nft_read.hpp>
 #include <kumiki/netlink/nft_set.hpp>
 #include <kumiki/netlink/nft_value.hpp>
 #include <kumiki/netlink/nftables.hpp>
@@ -161,6 +162,7 @@
 #include <kumiki/network/denial_rules.hpp>
 #include <kumiki/network/end_flows.hpp>
 #include <kumiki/network/endpoint.hpp>
+#include <kumiki/network/endpoint_change.hpp>
 #include <kumiki/network/endpoint_remover.hpp>
 #include <kumiki/network/existing_bridge.hpp>
 #include <kumiki/network/firewall.hpp>
@@ -175,6 +177,7 @@
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/policy_chain.hpp>
 #include <kumiki/network/port_holder.hpp>
+#include <kumiki/network/port_lock.hpp>
 #include <kumiki/network/port_reservation.hpp>
 #include <kumiki/network/publish.hpp>
 #include <kumiki/network/ruleset.hpp>

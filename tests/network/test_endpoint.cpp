@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
+#include <string>
 #include <thread>
 
 #include <kumiki/network/endpoint.hpp>
@@ -311,6 +313,56 @@ TEST_CASE("A host port in use is told when the container is reserved") {
     CHECK(errno_of([&] { host.hold("box", {.publish = {tcp(8080, 80)}}); }) == EADDRINUSE);
     const auto held = host.hold("box", {.publish = {tcp(8081, 80)}});
     CHECK(errno_of([&] { host.hold("second", {.publish = {tcp(8081, 80)}}); }) == EADDRINUSE);
+}
+
+TEST_CASE("An SCTP port is one container's, in all networks of the host, and ends with it") {
+    NEEDS_NETNS;
+    test_host host;
+    const private_netns first;
+    const private_netns second;
+    std::optional<endpoint> link = host.connect(first, "one", {.publish = {sctp(7000, 70)}});
+    const auto rules = [&] {
+        return host.ns.run([] {
+            std::string text;
+            FILE* pipe = ::popen("nft -nn -s list ruleset", "r");
+            char buffer[4096];
+            while (const auto n = std::fread(buffer, 1, sizeof buffer, pipe))
+                text.append(buffer, n);
+            ::pclose(pipe);
+            return text;
+        });
+    };
+    const std::string before = rules();
+    CHECK(before.find("132 . 7000 comment \"one\" : 10.88.0.2 . 70") != std::string::npos);
+    CHECK(errno_of([&] { host.connect(second, "two", {.publish = {sctp(7000, 71)}}); }) ==
+          EADDRINUSE);
+    CHECK(rules() == before);
+    const auto db = host.ns.run([&] {
+        return bridge_network::open(
+            {.name = "db", .subnet = "10.89.0.0/24"_cidr, .state_directory = host.place.path()});
+    });
+    const auto reserve_in_db = [&] {
+        return host.ns.run([&] {
+            return reserve(
+                db.attach({.publish = {published_port::parse("127.0.0.1:7000:70/sctp")}}), "three");
+        });
+    };
+    CHECK(errno_of([&] { (void)reserve_in_db(); }) == EADDRINUSE);
+    link.reset();
+    CHECK(reserve_in_db().published().size() == 1);
+}
+
+TEST_CASE("One port may lead elsewhere on one of the host's addresses") {
+    NEEDS_NETNS;
+    test_host host;
+    const private_netns inside;
+    const auto link = host.connect(inside, "box",
+                                   {.publish = {published_port::parse("127.0.0.1:7000:71"),
+                                                published_port::parse("0.0.0.0:7000:70")}});
+    const auto wild = kumiki_test::serve(inside, SOCK_STREAM, "0.0.0.0"_ip, 70);
+    const auto exact = kumiki_test::serve(inside, SOCK_STREAM, "0.0.0.0"_ip, 71);
+    CHECK(kumiki_test::reaches(host.ns, SOCK_STREAM, "127.0.0.1"_ip, 7000, exact));
+    CHECK(kumiki_test::reaches(host.ns, SOCK_STREAM, "10.88.0.1"_ip, 7000, wild));
 }
 
 TEST_CASE("Many containers connect from many threads and all go") {

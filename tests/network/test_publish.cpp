@@ -206,3 +206,68 @@ TEST_CASE("The kernel's socket tables are read, whatever is in them") {
          {"", "\n\n", "0: :1F90", "a b c d e f g h i j", "0: zz:1F90 0 0 0 0"})
         CHECK_FALSE(detail::find_bound_socket(odd, "0.0.0.0"_ip, 8080));
 }
+
+TEST_CASE("A port on all addresses and the same on one of them are held together") {
+    NEEDS_NETNS;
+    const private_netns ns;
+    auto links = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
+    netlink_batch up;
+    set_link(up, "lo", {.up = true});
+    links.transact(up);
+    const auto wild = published_port::parse("0.0.0.0:7000:70");
+    const auto exact = published_port::parse("127.0.0.1:7000:71");
+    for (const auto& ports : {std::vector{wild, exact}, std::vector{exact, wild}}) {
+        const auto held = hold_in(ns, ports, both);
+        CHECK(held.ports() == ports);
+        CHECK(try_bind(ns, SOCK_STREAM, "127.0.0.1"_ip, 7000) == EADDRINUSE);
+        CHECK(try_bind(ns, SOCK_STREAM, "0.0.0.0"_ip, 7000) == EADDRINUSE);
+    }
+    // Still one of the host's, and still once.
+    const auto foreign =
+        failure_of([&] { hold_in(ns, {wild, published_port::parse("192.0.2.9:7000:71")}, both); });
+    REQUIRE(foreign);
+    CHECK(foreign->errno_value() == EADDRNOTAVAIL);
+    CHECK(foreign->object() == "192.0.2.9:7000/tcp");
+    for (const auto& twice : {std::vector{wild, wild}, std::vector{exact, exact}}) {
+        const auto failure = failure_of([&] { hold_in(ns, twice, both); });
+        REQUIRE(failure);
+        CHECK(failure->errno_value() == EADDRINUSE);
+    }
+    CHECK(try_bind(ns, SOCK_STREAM, "0.0.0.0"_ip, 7000) == 0);
+}
+
+TEST_CASE("Ports that change are never free in between, from one address to all and back") {
+    NEEDS_NETNS;
+    const private_netns ns;
+    auto links = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
+    netlink_batch up;
+    set_link(up, "lo", {.up = true});
+    links.transact(up);
+    const auto kind = GENERATE("tcp", "udp");
+    const int type = kind == std::string("tcp") ? SOCK_STREAM : SOCK_DGRAM;
+    const auto port = [&](const std::string& text) {
+        return published_port::parse(text + "/" + kind);
+    };
+    auto held = hold_in(ns, {port("0.0.0.0:7000:70"), port("127.0.0.1:7001:71")}, both);
+    const auto change = [&](const std::vector<published_port>& ports) {
+        auto next = ns.run([&] { return held.changed(ports, both); });
+        CHECK(try_bind(ns, type, "127.0.0.1"_ip, 7000) == EADDRINUSE);
+        CHECK(try_bind(ns, type, "127.0.0.1"_ip, 7001) == EADDRINUSE);
+        held = std::move(next);
+        CHECK(held.ports() == ports);
+        CHECK(try_bind(ns, type, "127.0.0.1"_ip, 7000) == EADDRINUSE);
+        CHECK(try_bind(ns, type, "127.0.0.1"_ip, 7001) == EADDRINUSE);
+    };
+    change({port("127.0.0.1:7000:70"), port("0.0.0.0:7001:71")});
+    CHECK(try_bind(ns, type, "127.0.0.2"_ip, 7000) == 0);
+    CHECK(try_bind(ns, type, "127.0.0.2"_ip, 7001) == EADDRINUSE);
+    change({port("0.0.0.0:7000:70"), port("0.0.0.0:7001:71")});
+    CHECK(try_bind(ns, type, "127.0.0.2"_ip, 7000) == EADDRINUSE);
+    // What fails changes nothing.
+    const auto other = hold_in(ns, {port("0.0.0.0:7002:72")}, both);
+    CHECK(failure_of(
+        [&] { ns.run([&] { (void)held.changed(std::vector{port("0.0.0.0:7002:72")}, both); }); }));
+    CHECK(try_bind(ns, type, "127.0.0.2"_ip, 7000) == EADDRINUSE);
+    held = {};
+    CHECK(try_bind(ns, type, "127.0.0.1"_ip, 7000) == 0);
+}

@@ -71,7 +71,8 @@ class container {
     /// Empty for an ordinary user to whom none was delegated.
     const kumiki::cgroup& cgroup() const noexcept { return parts_->group; }
     const timeline& start_timeline() const noexcept { return parts_->line; }
-    /// The endpoint on its network; null without one.
+    /// The endpoint on its network, whose ports and policies can be changed; null without one.
+    endpoint* network() noexcept { return parts_->attached ? &*parts_->attached : nullptr; }
     const endpoint* network() const noexcept {
         return parts_->attached ? &*parts_->attached : nullptr;
     }

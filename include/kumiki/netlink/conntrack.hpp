@@ -3,7 +3,8 @@
 //
 // ctnetlink, with the filter inside the kernel since Linux 5.8; before, and in any case, the answers
 // are compared here. Finding flows takes one walk over the table, whatever it finds: look for all that
-// is wanted in one. Left out: making and changing entries, expectations, events.
+// is wanted in one. Left out: making entries, changing more than their marks,
+// expectations, events.
 #pragma once
 
 #include <linux/netfilter/nfnetlink.h>
@@ -43,6 +44,7 @@ struct flow {
     std::uint8_t transport = 0;  ///< IANA number
     flow_tuple original{};
     flow_tuple reply{};
+    std::uint32_t mark = 0;
 
     // How the kernel named it, for its deletion.
     std::vector<std::byte> raw_tuple{};
@@ -142,6 +144,7 @@ inline flow parse_flow(const netlink_message& message) {
         }
         if (part.type() == CTA_TUPLE_REPLY)
             detail::parse_flow_tuple(part, result.reply, result.transport);
+        if (part.type() == CTA_MARK) result.mark = part.be32();
         if (part.type() == CTA_ID) result.id = part.u32();
         if (part.type() == CTA_ZONE) result.zone = part.u16();
     }
@@ -181,6 +184,38 @@ inline std::vector<flow> list_flows(netlink_socket& socket, const flow_filter& f
         if (!filter.matches(*found)) found.reset();
         return found;
     });
+}
+
+/// All flows of the socket's network namespace, of both families, in one walk.
+inline std::vector<flow> list_all_flows(netlink_socket& socket) {
+    netlink_batch request;
+    request.add(detail::ctnetlink_type | IPCTNL_MSG_CT_GET, NLM_F_DUMP,
+                nfgenmsg{AF_UNSPEC, NFNETLINK_V0, 0}, {"list flows", {}});
+    return socket.dump(request, [](const netlink_message& message) {
+        return std::optional<flow>(parse_flow(message));
+    });
+}
+
+/// Gives flows a mark (NFT_CT_MARK), or back the one that they were listed with; those that have ended
+/// meanwhile are no error. Errors: kumiki::error.
+inline void mark_flows(netlink_socket& socket, std::span<const flow> flows,
+                       std::optional<std::uint32_t> mark) {
+    constexpr std::size_t at_once = 256;
+    while (!flows.empty()) {
+        netlink_batch request;
+        for (const flow& each : flows.first(std::min(at_once, flows.size()))) {
+            request.add(detail::ctnetlink_type | IPCTNL_MSG_CT_NEW, NLM_F_ACK,
+                        nfgenmsg{nft::number_of(each.original.source.family()), NFNETLINK_V0, 0},
+                        {"mark flow", to_string(each.original.source) + " to " +
+                                          to_string(each.original.destination)});
+            request.data(CTA_TUPLE_ORIG | NLA_F_NESTED, each.raw_tuple);
+            request.be32(CTA_MARK, mark.value_or(each.mark));
+            if (each.zone) request.u16(CTA_ZONE, *each.zone);
+        }
+        flows = flows.subspan(request.count());
+        for (const netlink_failure& failure : socket.submit(request))
+            if (failure.code != ENOENT) throw to_error(request, failure);
+    }
 }
 
 /// Deletes flows as list_flows() returned them; those that have ended meanwhile are no error.

@@ -120,7 +120,8 @@ inline constexpr unsigned create_flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
 
 }  // namespace detail
 
-/// Requests a bridge without spanning tree and multicast snooping. Errors: EEXIST.
+/// Requests a bridge without spanning tree and multicast snooping, that learns nothing from frames
+/// for bridges themselves (LLDP ...): no packet filter sees them. Errors: EEXIST.
 inline void create_bridge(netlink_batch& batch, const bridge_link& bridge) {
     batch.add(RTM_NEWLINK, detail::create_flags, ifinfomsg{}, {"create bridge", bridge.name});
     detail::put_link_basics(batch, bridge.name, bridge.mac, bridge.mtu);
@@ -128,6 +129,9 @@ inline void create_bridge(netlink_batch& batch, const bridge_link& bridge) {
     batch.text(IFLA_INFO_KIND, "bridge");
     const auto data = batch.nested(IFLA_INFO_DATA);
     batch.u8(IFLA_BR_MCAST_SNOOPING, 0);
+    constexpr std::uint32_t no_link_local_learning = 1U << 0;  // Linux 5.0: BR_BOOLOPT_NO_LL_LEARN
+    const std::uint32_t value_and_mask[] = {no_link_local_learning, no_link_local_learning};
+    batch.data(IFLA_BR_MULTI_BOOLOPT, std::as_bytes(std::span(value_and_mask)));
 }
 
 /// Requests a veth pair, each end with the one queue that the kernel would use of those that it

@@ -19,6 +19,7 @@
 
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/ip.hpp>
+#include <kumiki/netlink/mac.hpp>
 #include <kumiki/netlink/message.hpp>
 
 namespace kumiki::inline v0::nft {
@@ -47,6 +48,7 @@ class value {
 
     constexpr value() noexcept = default;
     value(const ip_address& address) : value(address.data(), address.size()) {}
+    value(const mac_address& mac) : value(mac.octets.data(), mac.octets.size()) {}
     value(protocol transport) : value(byte(static_cast<std::uint8_t>(transport))) {}
 
     static value byte(std::uint8_t number) { return value(&number, 1); }

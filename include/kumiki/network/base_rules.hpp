@@ -18,8 +18,10 @@
 #include <kumiki/netlink/nft_action.hpp>
 #include <kumiki/netlink/nft_match.hpp>
 #include <kumiki/netlink/nftables.hpp>
+#include <kumiki/network/bridge_options.hpp>
 #include <kumiki/network/bridge_rules.hpp>
 #include <kumiki/network/denial_rules.hpp>
+#include <kumiki/network/end_flows.hpp>
 #include <kumiki/network/ruleset.hpp>
 
 namespace kumiki::inline v0::detail {
@@ -68,7 +70,12 @@ inline void put_filter_rules(nft::batch& change, const nft::table& table,
         }
     };
 
+    const auto put_ending = [&](const char* chain) {
+        put_denial(change, table, chain, "its flow ends", load_ct{.key = NFT_CT_MARK},
+                   compare{NFT_CMP_EQ, value::number(ending_mark)});
+    };
     change.add_rule(table, "egress", "", input_is(bridge, NFT_CMP_NEQ), decide{leave()});
+    put_ending("egress");
     if (options.use == bridge_use::shared)  // of a neighbour on it, and its answers
         for (const cidr& subnet : options.subnets)
             change.add_rule(table, "egress", "may stay in the bridge", output_is(bridge),
@@ -82,6 +89,7 @@ inline void put_filter_rules(nft::batch& change, const nft::table& table,
     put_denial(change, table, "egress", "not a container's address");
 
     change.add_rule(table, "ingress", "", output_is(bridge, NFT_CMP_NEQ), decide{leave()});
+    put_ending("ingress");
     leave_others("ingress", side::destination);
     change.add_rule(table, "ingress", "", answers, decide{accept()});
     put_denial(change, table, "ingress", "not published", destination_was_translated(NFT_CMP_EQ));
@@ -89,6 +97,7 @@ inline void put_filter_rules(nft::batch& change, const nft::table& table,
     put_denial(change, table, "ingress", "not a container's address");
 
     change.add_rule(table, "host", "", input_is(bridge, NFT_CMP_NEQ), decide{leave()});
+    put_ending("host");
     leave_others("host", side::source);
     change.add_rule(table, "host", "", answers, decide{accept()});
     constexpr std::uint8_t neighbour_solicitation = 135;
@@ -110,11 +119,15 @@ inline void put_filter_rules(nft::batch& change, const nft::table& table,
 inline void put_masquerade_rules(nft::batch& change, const nft::table& table,
                                  const firewall_options& options) {
     using namespace nft;
+    // A container of another network is no outside: it sees its clients' own addresses, too.
+    const auto leaves_kumiki = std::tuple(load_meta{.key = NFT_META_OIFNAME},
+                                          bitwise{.mask = value::prefix_mask(16, 8 * 3)},
+                                          compare{NFT_CMP_NEQ, value::name(bridge_prefix)});
     for (const cidr& subnet : options.subnets) {
         // Not on lo: the host speaks to itself from the bridge's address, too.
         change.add_rule(table, "postrouting", "to the outside", from(subnet),
                         output_is(options.bridge, NFT_CMP_NEQ), output_is("lo", NFT_CMP_NEQ),
-                        masquerade{});
+                        leaves_kumiki, masquerade{});
         if (options.use == bridge_use::shared)  // its others may know no way back
             change.add_rule(table, "postrouting", "to the bridge's others", from(subnet),
                             output_is(options.bridge), masquerade{});
@@ -176,6 +189,7 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
     base(tables.inet, "host", hook{"filter", hook_point::input, 0});
     base(tables.bridge, "prerouting", hook{"filter", hook_point::prerouting, -300});
     base(tables.bridge, "sender", {});
+    base(tables.bridge, "neighbour", {});
     base(tables.bridge, "forward", hook{"filter", hook_point::forward, 10});
 
     // route_localnet on the bridge must not open 127.0.0.0/8 to anybody (CVE-2020-8558), and nobody

@@ -8,7 +8,7 @@
 // sendmsg in the host's namespace and one in the container's, made on a thread of its own.
 // The host's side of the veth pair is deleted by hand: a namespace's end takes it along only later,
 // and then its name would still be taken (moby #48749).
-// Kernel: as bridge_network.hpp. Left out: changing publish and policy while connected.
+// Kernel: as bridge_network.hpp. Left out: changing the addresses while connected.
 #pragma once
 
 #include <algorithm>
@@ -29,6 +29,7 @@
 #include <kumiki/netlink/route.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/bridge_network.hpp>
+#include <kumiki/network/endpoint_change.hpp>
 #include <kumiki/network/firewall.hpp>
 #include <kumiki/network/interface_settings.hpp>
 #include <kumiki/network/leases.hpp>
@@ -118,29 +119,49 @@ class endpoint {
         delete_pair(network, *parts);
     }
 
-    /// As disconnect(), for a container whose processes have ended: returns once the rules and the
-    /// ports are free and the pair is out of the bridge. The pair goes, and then the addresses are
-    /// free, soon after; at the latest with the network.
+    /// As disconnect(), for a container whose processes have ended: returns once nothing leads into
+    /// it and it may begin nothing, and the ports are free. The pair goes, then the rules, and then
+    /// the addresses are free, soon after; at the latest with the network.
     void disconnect_soon() {
         if (!parts_) return;
         const auto parts = std::move(parts_);
         detail::network_state& network = *parts->attachment.network;
         parts->devices.clear();
+        // It stays in the bridge until it is gone: elsewhere its packets would meet no rule of ours.
         {
             const std::lock_guard guard(network.mutex);
-            detail::release_quietly([&] {
-                netlink_batch batch;
-                set_link(batch, parts->rules.port, {.master = 0});
-                for (const netlink_failure& failure : network.route.submit(batch))
-                    if (failure.code != ENODEV) throw to_error(batch, failure);
-            });
-            detail::release_quietly([&] { network.wall->take_back(parts->rules); });
+            detail::release_quietly([&] { parts->rules = network.wall->close(parts->rules); });
         }
-        network.remover->remove({.link = parts->rules.port,
-                                 .shaper = parts->shaper_name(),
-                                 .addresses = parts->rules.addresses,
+        const std::string shaper = parts->shaper_name();
+        network.remover->remove({.rules = std::move(parts->rules),
+                                 .shaper = shaper,
                                  .lease4 = std::move(parts->lease4),
                                  .lease6 = std::move(parts->lease6)});
+    }
+
+    /// Changes what it publishes and its policies, all of it or nothing, while packets pass: each
+    /// meets the old rules or the new. Flows that the new rules would not let begin have ended when
+    /// this returns; the others go on. No port that stays is free in between.
+    ///
+    /// Errors: EADDRINUSE with who has a port, and the others of reserve(); kumiki::error.
+    void update(const endpoint_change& change) {
+        detail::endpoint_parts& parts = *parts_;
+        detail::network_state& network = *parts.attachment.network;
+        const std::lock_guard guard(network.mutex);
+        firewall_rules after = parts.rules;
+        std::optional<port_reservation> ports;
+        if (change.publish) {
+            ports = sys::in_network_namespace(network.netns(), [&] {
+                return parts.ports.changed(*change.publish, after.addresses,
+                                           network.shared_directory());
+            });
+            after.publish = ports->ports();
+        }
+        if (change.ingress) after.ingress = *change.ingress;
+        if (change.egress) after.egress = *change.egress;
+        network.wall->replace(parts.rules, after, network.lease_holders());
+        if (ports) parts.ports = std::move(*ports);
+        parts.rules = std::move(after);
     }
 
     /// The container's addresses, IPv4 first.
@@ -155,7 +176,7 @@ class endpoint {
     endpoint(std::unique_ptr<detail::endpoint_parts> parts, int netns_fd) {
         detail::network_state& network = *parts->attachment.network;
         const std::lock_guard guard(network.mutex);
-        network.wall->connect(parts->rules);
+        network.wall->connect(parts->rules, network.lease_holders());
         scope_fail undo_rules([&]() noexcept {
             detail::release_quietly([&] { network.wall->take_back(parts->rules); });
         });
@@ -315,13 +336,14 @@ inline endpoint_reservation reserve(network_attachment attachment, std::string c
     const attach_options& options = parts->attachment.options;
     std::vector<ip_address> addresses{parts->lease4.address()};
     if (parts->lease6) addresses.push_back(parts->lease6->address());
-    parts->ports = port_reservation::hold(options.publish, addresses);
+    parts->ports = port_reservation::hold(options.publish, addresses, network.shared_directory());
     parts->rules = {.container = parts->container,
                     .port = parts->link_name(),
                     .addresses = std::move(addresses),
                     .publish = parts->ports.ports(),
                     .ingress = options.ingress,
-                    .egress = options.egress};
+                    .egress = options.egress,
+                    .mac = parts->mac()};
     return endpoint_reservation(std::move(parts));
 }
 

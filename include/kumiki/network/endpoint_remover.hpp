@@ -1,8 +1,8 @@
-// What is left of endpoints is removed behind their owners' backs: the veth pair and the tracked
-// flows. RTM_DELLINK answers only once no reader in the kernel can still see the device (an
-// rcu_barrier: 10 to 20 ms), and ending flows walks a table of all of them; whoever waits for the
-// end of a container has nothing to wait for there, for its rules are gone and the pair is out of the
-// bridge. The addresses are nobody else's until it is done. One thread, started with the first.
+// What is left of endpoints is removed behind their owners' backs: the veth pair, then its rules and
+// the tracked flows. RTM_DELLINK answers only once no reader in the kernel can still see the device
+// (an rcu_barrier: 10 to 20 ms), and ending flows walks a table of all of them; whoever waits for the
+// end of a container has nothing to wait for there, for nothing leads into it and it may begin nothing.
+// The addresses are nobody else's until it is done. One thread, started with the first.
 #pragma once
 
 #include <signal.h>
@@ -10,27 +10,25 @@
 #include <condition_variable>
 #include <mutex>
 #include <optional>
-#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include <kumiki/core/error.hpp>
-#include <kumiki/core/ip.hpp>
 #include <kumiki/core/observer.hpp>
 #include <kumiki/core/scope_exit.hpp>
 #include <kumiki/netlink/link.hpp>
 #include <kumiki/netlink/socket.hpp>
-#include <kumiki/network/end_flows.hpp>
+#include <kumiki/network/container_rules.hpp>
+#include <kumiki/network/firewall.hpp>
 #include <kumiki/network/leases.hpp>
 
 namespace kumiki::inline v0::detail {
 
 /// What an endpoint leaves.
 struct endpoint_remains {
-    std::string link;
-    std::string shaper = {};  // of what came from the container; may be empty
-    std::vector<ip_address> addresses;
+    firewall_rules rules;  ///< as firewall::close() left them
+    std::string shaper = {};  ///< of what came from the container; may be empty
     address_lease lease4;
     std::optional<address_lease> lease6 = {};
 };
@@ -38,9 +36,9 @@ struct endpoint_remains {
 /// Removes the remains of endpoints of one network.
 class endpoint_remover {
   public:
-    /// The sockets are of the network's namespace.
-    endpoint_remover(netlink_socket route, netlink_socket netfilter)
-        : route_(std::move(route)), netfilter_(std::move(netfilter)) {}
+    /// The socket is of the network's namespace, and so are the firewall's.
+    endpoint_remover(netlink_socket route, firewall wall)
+        : route_(std::move(route)), wall_(std::move(wall)) {}
     endpoint_remover(const endpoint_remover&) = delete;
     endpoint_remover& operator=(const endpoint_remover&) = delete;
     /// Waits until all that was asked for is done.
@@ -87,9 +85,8 @@ class endpoint_remover {
             busy_ = true;
             hold.unlock();
             release_quietly([&] { delete_links(jobs); });
-            release_quietly([&] {
-                for (const endpoint_remains& each : jobs) end_all_flows(netfilter_, each.addresses);
-            });
+            for (const endpoint_remains& each : jobs)
+                release_quietly([&] { wall_.disconnect(each.rules); });
             jobs.clear();
             hold.lock();
             busy_ = false;
@@ -99,7 +96,7 @@ class endpoint_remover {
     void delete_links(const std::vector<endpoint_remains>& jobs) {
         netlink_batch batch;
         for (const endpoint_remains& each : jobs) {
-            delete_link(batch, each.link);
+            delete_link(batch, each.rules.port);
             if (!each.shaper.empty()) delete_link(batch, each.shaper);
         }
         for (const netlink_failure& failure : route_.submit(batch))
@@ -107,7 +104,7 @@ class endpoint_remover {
     }
 
     netlink_socket route_;
-    netlink_socket netfilter_;
+    firewall wall_;
     std::mutex mutex_;
     std::condition_variable changed_;
     std::vector<endpoint_remains> waiting_;

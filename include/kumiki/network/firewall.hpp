@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -21,6 +22,7 @@
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/ip.hpp>
 #include <kumiki/core/observer.hpp>
+#include <kumiki/core/scope_exit.hpp>
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/conntrack.hpp>
 #include <kumiki/netlink/nftables.hpp>
@@ -57,6 +59,11 @@ class firewall {
         change.commit(opened.netfilter_);
         return opened;
     }
+    /// One for a network whose tables another made: nothing is asked of the kernel but sockets.
+    static firewall of_open_network(firewall_options options) {
+        return {std::move(options), netlink_socket::open(NETLINK_NETFILTER),
+                netlink_socket::open(NETLINK_ROUTE)};
+    }
     /// As open(), in the network namespace behind `netns_fd`.
     static firewall open_in(int netns_fd, firewall_options options) {
         return sys::in_network_namespace(netns_fd, [&] { return open(std::move(options)); });
@@ -68,23 +75,21 @@ class firewall {
     /// published ports that were decided before.
     ///
     /// Its addresses and host ports must be its own (leases, port_reservation): what stands in their
-    /// way is what a process left that was killed, and is replaced.
-    /// Errors: invalid_input for rules that cannot be; kumiki::error, with nothing changed.
-    void connect(const firewall_rules& rules) {
+    /// way is what a process left that was killed, and is replaced; but not what leads to an address
+    /// of which `is_alive(address)` is true.
+    /// Errors: invalid_input for rules that cannot be; EADDRINUSE with the container that has a
+    /// port; kumiki::error, with nothing changed.
+    template <std::predicate<const ip_address&> IsAlive>
+    void connect(const firewall_rules& rules, IsAlive&& is_alive) {
         require_valid(rules, options_);
-        const auto attempt = [&](bool with_base) {
+        try {
             nft::batch change;
-            if (with_base) detail::put_base_rules(change, options_);
             detail::container_rules(options_, rules).add_to(change);
             change.commit(netfilter_);
-        };
-        try {
-            attempt(false);
         } catch (const error& failure) {
             // ENOENT: somebody flushed the whole ruleset. EEXIST: left by a killed process.
             if (failure.errno_value() != ENOENT && failure.errno_value() != EEXIST) throw;
-            if (failure.errno_value() == EEXIST) delete_one_by_one(rules);
-            attempt(true);
+            put_anew(rules, is_alive);
         }
         try {
             end_stale_flows(rules);
@@ -92,6 +97,11 @@ class firewall {
             detail::release_quietly([&] { delete_rules(rules); });
             throw;
         }
+    }
+
+    /// The same where no other container of the network has its ports for sure.
+    void connect(const firewall_rules& rules) {
+        connect(rules, [](const ip_address&) { return false; });
     }
 
     /// Takes a container's rules out of force, in one transaction, and ends its flows. What is gone
@@ -106,27 +116,60 @@ class firewall {
         delete_rules(rules);
     }
 
+    /// Closes a container whose end has come, in one transaction: nothing leads into it any more, and
+    /// it may begin nothing, though its interface is there yet. Returns the rules that are in force
+    /// then, for disconnect(). What is gone already is no error. Errors: kumiki::error.
+    firewall_rules close(const firewall_rules& rules) {
+        firewall_rules closed = rules;
+        closed.publish.clear();
+        closed.ingress = closed.egress = deny_all();
+        change_rules(rules, closed, [](const ip_address&) { return false; });
+        return closed;
+    }
+
     /// Changes what one container publishes and its policies, in one transaction: a packet meets the
     /// old rules or the new. Flows that the new rules would not let begin are ended; others stay.
     ///
     /// Errors: invalid_input, also when they are not of the same container, port and addresses;
-    /// kumiki::error, with the old rules still in force.
-    void replace(const firewall_rules& before, const firewall_rules& after) {
+    /// EADDRINUSE as for connect(); kumiki::error, with the old rules still in force.
+    template <std::predicate<const ip_address&> IsAlive>
+    void replace(const firewall_rules& before, const firewall_rules& after, IsAlive&& is_alive) {
         require_valid(before, options_);
         require_valid(after, options_);
         if (before.container != after.container || before.port != after.port ||
             before.addresses != after.addresses)
             throw invalid_input("replacement of rules", after.container,
                                 "The container, its port and its addresses must stay the same.");
-        nft::batch change;
-        detail::container_rules(options_, before).delete_from(change);
-        detail::container_rules(options_, after).add_to(change);
-        change.commit(netfilter_);
-        if (count_flows(netfilter_) != 0)
-            for (const ip_address& address : before.addresses)
-                detail::end_flows(netfilter_, address,
-                                  [&](const flow& each) { return !detail::permits(after, each); });
-        end_stale_flows(after);
+        // Those that end are known before, so that none of their packets passes once the new rules are
+        // in force; and looked for again, as others may have begun meanwhile.
+        const bool denies_more = detail::denies_more(before, after);
+        const auto find_denied = [&] {
+            return detail::find_flows(netfilter_, before.addresses, [&](const flow& each) {
+                return !detail::permits(after, each);
+            });
+        };
+        const auto denied = denies_more ? find_denied() : std::vector<flow>{};
+        const scope_fail unmark([&]() noexcept {
+            detail::release_quietly([&] { mark_flows(netfilter_, denied, {}); });
+        });
+        mark_flows(netfilter_, denied, detail::ending_mark);
+        change_rules(before, after, is_alive);
+        try {
+            if (denies_more) delete_flows(netfilter_, find_denied());
+            firewall_rules added = after;
+            std::erase_if(added.publish, [&](const published_port& port) {
+                return std::find(before.publish.begin(), before.publish.end(), port) !=
+                       before.publish.end();
+            });
+            end_stale_flows(added);
+        } catch (...) {
+            detail::release_quietly([&] { change_rules(after, before, is_alive); });
+            throw;
+        }
+    }
+    /// The same where no other container of the network has its ports for sure.
+    void replace(const firewall_rules& before, const firewall_rules& after) {
+        replace(before, after, [](const ip_address&) { return false; });
     }
 
     /// Deletes the network's tables with everything in them; for the last user of the network.
@@ -145,6 +188,45 @@ class firewall {
     firewall(firewall_options options, netlink_socket netfilter, netlink_socket routes) noexcept
         : options_(std::move(options)), netfilter_(std::move(netfilter)),
           routes_(std::move(routes)) {}
+
+    // In place of what is there, which is looked at first: nobody may change anything in between.
+    template <class IsAlive>
+    void put_anew(const firewall_rules& rules, IsAlive&& is_alive) {
+        const detail::container_rules own(options_, rules);
+        for (int attempt = 0; attempt < 100; ++attempt) {
+            nft::batch change;
+            change.require_generation(nft::generation(netfilter_));
+            detail::put_base_rules(change, options_);
+            own.delete_stale(change, netfilter_, is_alive);
+            own.add_to(change);
+            if (change.commit(netfilter_) == nft::commit_result::done) return;
+        }
+        throw error(EBUSY,
+                    {.operation = "put rules of container into force",
+                     .object = rules.container,
+                     .step = {},
+                     .container = {},
+                     .remedy = "Somebody else changed the rules during each of 100 attempts."});
+    }
+
+    template <class IsAlive>
+    void change_rules(const firewall_rules& before, const firewall_rules& after,
+                      IsAlive&& is_alive) {
+        const detail::container_rules next(options_, after);
+        try {
+            nft::batch change;
+            detail::container_rules(options_, before).delete_from(change);
+            next.add_to(change);
+            change.commit(netfilter_);
+        } catch (const error& failure) {
+            // As for connect(). What has no rules meanwhile is denied.
+            if (failure.errno_value() != ENOENT && failure.errno_value() != EEXIST) throw;
+            nft::batch refused;
+            next.delete_stale(refused, netfilter_, is_alive);
+            delete_one_by_one(before);
+            put_anew(after, is_alive);
+        }
+    }
 
     void delete_rules(const firewall_rules& rules) {
         nft::batch change;

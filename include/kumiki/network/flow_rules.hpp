@@ -50,4 +50,19 @@ inline bool permits(const firewall_rules& rules, const flow& f) {
            published_as(rules, f) == f.reply.source_port;
 }
 
+/// False when `after` lets everything begin that `before` did, as far as can be said without flows.
+inline bool denies_more(const firewall_rules& before, const firewall_rules& after) {
+    const auto leads_elsewhere = [&](const published_port& port) {
+        return std::find(after.publish.begin(), after.publish.end(), port) == after.publish.end();
+    };
+    // A port on one address comes before the same on all: what is added may lead elsewhere, too.
+    const auto is_exact_and_new = [&](const published_port& port) {
+        return !port.on_all_addresses() && std::find(before.publish.begin(), before.publish.end(),
+                                                     port) == before.publish.end();
+    };
+    return before.ingress != after.ingress || before.egress != after.egress ||
+           std::any_of(before.publish.begin(), before.publish.end(), leads_elsewhere) ||
+           std::any_of(after.publish.begin(), after.publish.end(), is_exact_and_new);
+}
+
 }  // namespace kumiki::inline v0::detail

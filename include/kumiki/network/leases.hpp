@@ -58,6 +58,17 @@ struct pool_state {
         sys::check(result, "lock address lease", to_string(subnet));
         return true;
     }
+    bool is_taken(std::uint64_t offset) {
+        if (held.contains(offset)) return true;
+        struct flock range{};
+        range.l_type = F_WRLCK;
+        range.l_whence = SEEK_SET;
+        range.l_start = static_cast<off_t>(offset);
+        range.l_len = 1;
+        sys::check(sys::retry([&] { return ::fcntl(file.get(), F_OFD_GETLK, &range); }),
+                   "look at address lease", to_string(subnet));
+        return range.l_type != F_UNLCK;
+    }
     bool take(std::uint64_t offset) {
         if (held.contains(offset) || !lock(offset, F_WRLCK)) return false;
         held.insert(offset);
@@ -130,6 +141,14 @@ class address_pool {
 
     const cidr& subnet() const noexcept { return state_->subnet; }
     ip_address gateway() const { return subnet().network().plus(1); }
+
+    /// True while somebody has leased `address`, in whatever process.
+    bool is_leased(const ip_address& address) const {
+        if (!subnet().contains(address)) return false;
+        const auto offset = state_->offset_of(address);
+        const std::lock_guard guard(state_->mutex);
+        return offset && state_->is_taken(*offset);
+    }
 
     /// Leases `wanted`. Errors: invalid_input when it is not in the network or is not for leasing;
     /// EADDRINUSE when somebody has it.

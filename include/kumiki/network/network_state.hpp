@@ -35,6 +35,7 @@
 #include <kumiki/network/forwarding.hpp>
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/loopback_route.hpp>
+#include <kumiki/network/port_lock.hpp>
 #include <kumiki/network/shared_place.hpp>
 #include <kumiki/network/subnets.hpp>
 #include <kumiki/sys/file.hpp>
@@ -73,6 +74,17 @@ class network_state {
     bool is_own_bridge() const noexcept { return options.existing_bridge.empty(); }
     /// The text that marks interfaces as this network's.
     std::string alias() const { return "kumiki:" + options.name; }
+
+    /// For firewall: true of an address that a container of this network has, in whatever process.
+    auto lease_holders() const {
+        return [this](const ip_address& address) {
+            const auto& pool = address.is_v4() ? pool4 : pool6;
+            return pool && pool->is_leased(address);
+        };
+    }
+    int netns() const noexcept { return netns_.get(); }
+    /// The directory that all networks of the namespace share, for locks.
+    int shared_directory() const noexcept { return host_.directory(); }
 
     bridge_options options;
     netlink_socket route;
@@ -132,7 +144,7 @@ class network_state {
         pool4.emplace(options.subnet, directory, "leases4");
         if (options.subnet6) pool6.emplace(*options.subnet6, directory, "leases6");
         remover.emplace(netlink_socket::open(NETLINK_ROUTE),
-                        netlink_socket::open(NETLINK_NETFILTER));
+                        firewall::of_open_network(wall->options()));
         undo.dismiss();
     }
     std::string describe() const {
@@ -279,7 +291,9 @@ class network_state {
         });
         release_quietly([this] {
             host_.leave([this](int directory, bool alone) {
-                if (alone) restore_forwarding(directory, netns_.get());
+                if (!alone) return;
+                ::unlinkat(directory, port_locks::file_name, 0);
+                restore_forwarding(directory, netns_.get());
             });
         });
     }

@@ -85,11 +85,12 @@ struct ruleset {
                 .key = {nft::fields::address(family)},
                 .kind = nft::set_kind::verdict_map};
     }
-    /// In the bridge's table: the containers' ports, and the addresses that each may send from.
+    /// In the bridge's table: the containers' ports, and the Ethernet and IP addresses that each may
+    /// send from.
     static nft::set ports() { return {.name = "ports", .key = {nft::fields::interface}}; }
     static nft::set sources(ip_family family) {
         return {.name = named("sources", family),
-                .key = {nft::fields::interface, nft::fields::address(family)}};
+                .key = {nft::fields::interface, nft::fields::ether, nft::fields::address(family)}};
     }
 
   private:
