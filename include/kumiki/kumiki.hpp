@@ -118,9 +118,11 @@
 #include <kumiki/core/version.hpp>
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/conntrack.hpp>
+#include <kumiki/netlink/datagram.hpp>
 #include <kumiki/netlink/link.hpp>
 #include <kumiki/netlink/mac.hpp>
 #include <kumiki/netlink/message.hpp>
+#include <kumiki/netlink/multicast.hpp>
 #include <kumiki/netlink/nft_action.hpp>
 #include <kumiki/netlink/nft_expression.hpp>
 #include <kumiki/netlink/nft_match.hpp>
