@@ -128,6 +128,7 @@
 #include <kumiki/netlink/nft_match.hpp>
 #include <kumiki/netlink/nft_set.hpp>
 #include <kumiki/netlink/nft_value.hpp>
+#include <kumiki/netlink/nft_view.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/route.hpp>
 #include <kumiki/netlink/socket.hpp>
@@ -153,6 +154,7 @@
 #include <kumiki/network/port_holder.hpp>
 #include <kumiki/network/port_reservation.hpp>
 #include <kumiki/network/publish.hpp>
+#include <kumiki/network/rule_keeper.hpp>
 #include <kumiki/network/ruleset.hpp>
 #include <kumiki/network/shared_place.hpp>
 #include <kumiki/ns/id_map.hpp>

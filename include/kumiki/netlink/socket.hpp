@@ -57,6 +57,16 @@ class netlink_socket {
     /// The number of the socket's network namespace, unique until the next boot.
     std::uint64_t netns_cookie() const { return sys::netns_cookie(fd_.get()); }
 
+    /// The number by which the kernel knows the socket in its namespace: what it tells others of a
+    /// change has the number of who made it. 0 before the first request.
+    std::uint32_t port_id() const {
+        sockaddr_nl own{};
+        socklen_t size = sizeof own;
+        sys::check(::getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&own), &size),
+                   "read netlink socket's number");
+        return own.nl_pid;
+    }
+
     /// Sends the batch and returns what was refused, in the order of the kernel's answers. Messages
     /// that come as answers (to RTM_GETLINK ...) go to `on_reply(index, netlink_message)`.
     ///

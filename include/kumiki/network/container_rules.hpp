@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -107,6 +108,19 @@ class container_rules {
         for (const std::string& chain : {egress_chain(), ingress_chain()})
             policy_chain(tables_.inet, chain).delete_from(all.emplace_back());
         return all;
+    }
+
+    /// True when the element of the network's `set` with these bytes as its key is the container's.
+    bool owns(std::string_view set, std::string_view key) const {
+        for (const part& each : parts_)
+            if (each.set.name == set)
+                for (const nft::element& element : each.elements) {
+                    const auto bytes = element.key.bytes();
+                    if (key ==
+                        std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()))
+                        return true;
+                }
+        return false;
     }
 
   private:

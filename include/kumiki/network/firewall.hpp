@@ -4,7 +4,7 @@
 // nf_tables and ctnetlink; the rules stand in base_rules.hpp and container_rules.hpp. Between containers, from the outside to a
 // container, and from a container to the host's own services, nothing passes but what is published and
 // allowed, and answers. The host itself can reach its containers always: it is their owner.
-// Left out: the links (bridge_network.hpp), logging, a watch over foreign changes.
+// Left out: the links (bridge_network.hpp), a watch over foreign changes (rule_keeper.hpp).
 #pragma once
 
 #include <linux/netlink.h>
@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -67,6 +68,7 @@ class firewall {
     /// Puts all of a container's rules into force, in one transaction, and ends the flows to its
     /// published ports that were decided before.
     ///
+    /// Where a foreign hand had flushed the ruleset, the rules of all that are connected come back.
     /// Its addresses and host ports must be its own (leases, port_reservation): what stands in their
     /// way is what a process left that was killed, and is replaced.
     /// Errors: invalid_input for rules that cannot be; kumiki::error, with nothing changed.
@@ -83,8 +85,13 @@ class firewall {
         } catch (const error& failure) {
             // ENOENT: somebody flushed the whole ruleset. EEXIST: left by a killed process.
             if (failure.errno_value() != ENOENT && failure.errno_value() != EEXIST) throw;
-            if (failure.errno_value() == EEXIST) delete_one_by_one(rules);
-            attempt(true);
+            if (failure.errno_value() == EEXIST) {
+                delete_one_by_one(rules);
+                attempt(true);
+            } else {
+                put_all(&rules);
+                end_forbidden_flows();
+            }
         }
         try {
             end_stale_flows(rules);
@@ -92,6 +99,7 @@ class firewall {
             detail::release_quietly([&] { delete_rules(rules); });
             throw;
         }
+        connected_.insert_or_assign(rules.container, rules);
     }
 
     /// Takes a container's rules out of force, in one transaction, and ends its flows. What is gone
@@ -103,6 +111,7 @@ class firewall {
     /// As disconnect(), but for the flows: their end is the caller's to see to (end_flows.hpp).
     void take_back(const firewall_rules& rules) {
         require_valid(rules, options_);
+        connected_.erase(rules.container);
         delete_rules(rules);
     }
 
@@ -121,13 +130,33 @@ class firewall {
         nft::batch change;
         detail::container_rules(options_, before).delete_from(change);
         detail::container_rules(options_, after).add_to(change);
-        change.commit(netfilter_);
+        try {
+            change.commit(netfilter_);
+        } catch (const error& failure) {
+            if (failure.errno_value() != ENOENT) throw;
+            delete_one_by_one(before);  // where only a part was lost: closed until the next line
+            put_all(&after);
+            end_forbidden_flows();
+        }
+        connected_.insert_or_assign(after.container, after);
         if (count_flows(netfilter_) != 0)
             for (const ip_address& address : before.addresses)
                 detail::end_flows(netfilter_, address,
                                   [&](const flow& each) { return !detail::permits(after, each); });
         end_stale_flows(after);
     }
+
+    /// Puts the shared rules and those of all that are connected through this object into force
+    /// again, in one transaction, and ends the flows that began without them and could not under
+    /// them. What is in order stays as it is. Errors: kumiki::error, with nothing changed.
+    void reassert() {
+        put_all(nullptr);
+        end_forbidden_flows();
+    }
+    /// What was connected through this object and not disconnected, by the container's name.
+    const std::map<std::string, firewall_rules>& connected() const noexcept { return connected_; }
+    /// What the kernel calls the sender of this object's changes, in what it tells of them.
+    std::uint32_t sender() const { return netfilter_.port_id(); }
 
     /// Deletes the network's tables with everything in them; for the last user of the network.
     /// That there are none is no error. Errors: kumiki::error.
@@ -146,6 +175,49 @@ class firewall {
         : options_(std::move(options)), netfilter_(std::move(netfilter)),
           routes_(std::move(routes)) {}
 
+    // With those of one container more, or of a connected one as they are to be.
+    void put_all(const firewall_rules* one) {
+        const auto put = [&] {
+            nft::batch change;
+            detail::put_base_rules(change, options_);
+            for (const auto& [name, rules] : connected_)
+                if (one == nullptr || name != one->container)
+                    detail::container_rules(options_, rules).add_to(change);
+            if (one != nullptr) detail::container_rules(options_, *one).add_to(change);
+            change.commit(netfilter_);
+        };
+        try {
+            put();
+        } catch (const error& failure) {
+            if (failure.errno_value() != EEXIST) throw;
+            // A foreign hand gave some of the keys other data.
+            for (const auto& [name, rules] : connected_) delete_one_by_one(rules);
+            if (one != nullptr) delete_one_by_one(*one);
+            put();
+        }
+    }
+    // A flow that began while there were no rules would go on as an answer does.
+    void end_forbidden_flows() {
+        if (connected_.empty() || count_flows(netfilter_) == 0) return;
+        std::vector<std::pair<ip_address, const firewall_rules*>> owners;
+        for (const auto& [name, rules] : connected_)
+            for (const ip_address& address : rules.addresses) owners.emplace_back(address, &rules);
+        std::sort(owners.begin(), owners.end());
+        const auto forbids = [&](const ip_address& address, const flow& each) {
+            const auto owner = std::lower_bound(
+                owners.begin(), owners.end(), address,
+                [](const auto& entry, const ip_address& wanted) { return entry.first < wanted; });
+            return owner != owners.end() && owner->first == address &&
+                   !detail::permits(*owner->second, each);
+        };
+        std::vector<flow> found;
+        for (const ip_family family : detail::both_families)
+            for (flow& each : list_flows(netfilter_, {.family = family}))
+                if (forbids(each.original.source, each) || forbids(each.reply.source, each))
+                    found.push_back(std::move(each));
+        delete_flows(netfilter_, found);
+    }
+
     void delete_rules(const firewall_rules& rules) {
         nft::batch change;
         detail::container_rules(options_, rules).delete_from(change);
@@ -154,6 +226,7 @@ class firewall {
         } catch (const error& failure) {
             if (failure.errno_value() != ENOENT) throw;
             delete_one_by_one(rules);
+            if (!connected_.empty()) reassert();  // the others may have lost theirs
         }
     }
     // After a foreign hand some of it may be gone, and one missing element takes a batch down. A chain
@@ -207,6 +280,7 @@ class firewall {
     firewall_options options_;
     netlink_socket netfilter_;
     netlink_socket routes_;
+    std::map<std::string, firewall_rules> connected_;
 };
 
 }  // namespace kumiki::inline v0
