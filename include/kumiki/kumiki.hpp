@@ -123,6 +123,7 @@
 #include <kumiki/netlink/mac.hpp>
 #include <kumiki/netlink/message.hpp>
 #include <kumiki/netlink/multicast.hpp>
+#include <kumiki/netlink/nflog.hpp>
 #include <kumiki/netlink/nft_action.hpp>
 #include <kumiki/netlink/nft_expression.hpp>
 #include <kumiki/netlink/nft_match.hpp>
@@ -139,6 +140,7 @@
 #include <kumiki/network/bridge_rules.hpp>
 #include <kumiki/network/container_rules.hpp>
 #include <kumiki/network/denial_rules.hpp>
+#include <kumiki/network/denials.hpp>
 #include <kumiki/network/end_flows.hpp>
 #include <kumiki/network/endpoint.hpp>
 #include <kumiki/network/endpoint_remover.hpp>

@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
 
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/nft_action.hpp>
@@ -130,6 +131,13 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
     base(tables.inet, "egress", hook{"filter", hook_point::forward, 0});
     base(tables.inet, "ingress", hook{"filter", hook_point::forward, 1});
     base(tables.inet, "host", hook{"filter", hook_point::input, 0});
+    // Whose it was is told by the packet's address.
+    for (const auto& [chain, rule] :
+         {std::pair(denied_egress, ":out:rest"), std::pair(denied_ingress, ":in:rest")}) {
+        base(tables.inet, chain, {});
+        change.add_rule(tables.inet, chain, "", counter{}, log_denial(tables.inet, rule),
+                        decide{drop()});
+    }
     base(tables.bridge, "prerouting", hook{"filter", hook_point::prerouting, -300});
     base(tables.bridge, "sender", {});
     base(tables.bridge, "forward", hook{"filter", hook_point::forward, 10});

@@ -17,6 +17,7 @@
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/nft_action.hpp>
 #include <kumiki/netlink/nftables.hpp>
+#include <kumiki/network/denial_rules.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/policy_chain.hpp>
 #include <kumiki/network/publish.hpp>
@@ -76,9 +77,10 @@ class container_rules {
             const nft::value port = nft::value::name(rules.port);
             add(tables_.bridge, ruleset::sources(family), {.key = nft::concat(port, address)});
             add(tables_.inet, ruleset::egress(family),
-                {.key = address, .data = verdict_of(rules.egress, egress_chain())});
+                {.key = address, .data = verdict_of(rules.egress, egress_chain(), denied_egress)});
             add(tables_.inet, ruleset::ingress(family),
-                {.key = address, .data = verdict_of(rules.ingress, ingress_chain())});
+                {.key = address,
+                 .data = verdict_of(rules.ingress, ingress_chain(), denied_ingress)});
             for (const published_port& each : rules.publish)
                 if (each.covers(family)) publish(each, address);
         }
@@ -138,11 +140,12 @@ class container_rules {
         if (!rules_.ingress.rules().empty()) all.push_back(ingress_chain());
         return all;
     }
-    // A policy without rules is a verdict in the map. (Each chain more is looked at by the kernel at
+    // A policy without rules is a verdict in the map, or leads to a chain that all share. (Each chain more is looked at by the kernel at
     // each change that adds one: it searches for loops.)
-    static nft::verdict verdict_of(const policy& rules, std::string chain) {
+    static nft::verdict verdict_of(const policy& rules, std::string chain,
+                                   std::string_view denied) {
         if (!rules.rules().empty()) return nft::go_to(std::move(chain));
-        return rules.otherwise() == access::allow ? nft::accept() : nft::drop();
+        return rules.otherwise() == access::allow ? nft::accept() : nft::go_to(std::string(denied));
     }
     void add(const nft::table& table, const nft::set& set, nft::element element) {
         element.comment = rules_.container;
