@@ -147,7 +147,9 @@
 #include <kumiki/network/firewall.hpp>
 #include <kumiki/network/flow_rules.hpp>
 #include <kumiki/network/forwarding.hpp>
+#include <kumiki/network/host_firewall.hpp>
 #include <kumiki/network/leases.hpp>
+#include <kumiki/network/legacy_tables.hpp>
 #include <kumiki/network/loopback_route.hpp>
 #include <kumiki/network/names.hpp>
 #include <kumiki/network/network_state.hpp>

@@ -29,6 +29,7 @@
 #include <kumiki/network/endpoint_remover.hpp>
 #include <kumiki/network/firewall.hpp>
 #include <kumiki/network/forwarding.hpp>
+#include <kumiki/network/host_firewall.hpp>
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/loopback_route.hpp>
 #include <kumiki/network/shared_place.hpp>
@@ -116,6 +117,7 @@ class network_state {
         if (options.subnet6) pool6.emplace(*options.subnet6, directory, "leases6");
         remover.emplace(netlink_socket::open(NETLINK_ROUTE),
                         netlink_socket::open(NETLINK_NETFILTER));
+        if (alone) tell_obstacles();
         undo.dismiss();
     }
     std::string describe() const {
@@ -196,6 +198,20 @@ class network_state {
         set_link(setup, made.index, {.up = true});
         if (options.subnet6) add_loopback_route(setup, made.index);
         route.transact(setup);
+    }
+    // What a person has to know, or to do.
+    void tell_obstacles() const {
+        if (current_observer.load() == nullptr) return;
+        report_notice(
+            "route_localnet was switched on for " + bridge_name() +
+            " alone, so that published ports are reached by 127.0.0.1; the table kumiki-" +
+            options.name + " drops what comes to 127.0.0.0/8 from elsewhere");
+        try {
+            for (const firewall_obstacle& each : find_obstacles(netns_.get(), bridge_name()))
+                report_notice(to_string(each));
+        } catch (const error& failure) {  // theirs could not be read: that stops nobody
+            report_notice(failure.what());
+        }
     }
     void remove_all(int directory) noexcept {
         release_quietly([this] {
