@@ -119,6 +119,7 @@
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/conntrack.hpp>
 #include <kumiki/netlink/datagram.hpp>
+#include <kumiki/netlink/kernel_parts.hpp>
 #include <kumiki/netlink/link.hpp>
 #include <kumiki/netlink/mac.hpp>
 #include <kumiki/netlink/message.hpp>

@@ -158,6 +158,13 @@ class batch {
         detail::put_nft_comment(messages_, NFTA_RULE_USERDATA, comment);
     }
 
+    /// Lets the kernel look at the changes and make none of them: the end of the transaction is left
+    /// out. The errno value of the first that it would refuse, or 0. May be called once.
+    int probe(netlink_socket& socket) {
+        const auto failures = socket.submit(messages_);
+        return failures.empty() ? 0 : failures.front().code;
+    }
+
     /// True while nothing is to be changed.
     bool empty() const noexcept { return messages_.count() == 1; }
 

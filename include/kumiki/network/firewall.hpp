@@ -24,6 +24,7 @@
 #include <kumiki/core/observer.hpp>
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/conntrack.hpp>
+#include <kumiki/netlink/kernel_parts.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/base_rules.hpp>
@@ -46,16 +47,14 @@ class firewall {
     /// Makes the network's tables, or takes over those that are there with all containers' rules,
     /// in the calling thread's network namespace.
     ///
-    /// Errors: invalid_input for names and networks that cannot be; unsupported when the kernel
-    /// lacks nf_tables; kumiki::error EPERM without CAP_NET_ADMIN.
+    /// Errors: invalid_input for names and networks that cannot be; unsupported, with the
+    /// modules' names, when the kernel lacks what it takes; kumiki::error EPERM without CAP_NET_ADMIN.
     static firewall open(firewall_options options) {
         detail::require_rule_name("network name", options.network);
         (void)nft::value::name(options.bridge);
-        firewall opened(std::move(options), netlink_socket::open(NETLINK_NETFILTER),
-                        netlink_socket::open(NETLINK_ROUTE));
-        nft::batch change;
-        detail::put_base_rules(change, opened.options_);
-        change.commit(opened.netfilter_);
+        firewall opened(std::move(options), open_netfilter(), netlink_socket::open(NETLINK_ROUTE));
+        opened.put_all(nullptr);
+        opened.require_flows();
         return opened;
     }
     /// As open(), in the network namespace behind `netns_fd`.
@@ -175,6 +174,27 @@ class firewall {
         : options_(std::move(options)), netfilter_(std::move(netfilter)),
           routes_(std::move(routes)) {}
 
+    static netlink_socket open_netfilter() {
+        try {
+            return netlink_socket::open(NETLINK_NETFILTER);
+        } catch (const error& failure) {
+            if (failure.errno_value() != EPROTONOSUPPORT) throw;
+            error_context context = failure.context();
+            context.remedy =
+                "This kernel lacks nfnetlink and nf_tables: load them as modules, or "
+                "build the kernel with CONFIG_NETFILTER_NETLINK, CONFIG_NF_TABLES.";
+            throw unsupported(EPROTONOSUPPORT, std::move(context));
+        }
+    }
+    // Now, and not with the first container: ctnetlink may be missing.
+    void require_flows() {
+        try {
+            (void)count_flows(netfilter_);
+        } catch (const error& failure) {
+            if (const auto named = name_missing_parts(netfilter_, failure)) throw *named;
+            throw;
+        }
+    }
     // With those of one container more, or of a connected one as they are to be.
     void put_all(const firewall_rules* one) {
         const auto put = [&] {
@@ -184,7 +204,14 @@ class firewall {
                 if (one == nullptr || name != one->container)
                     detail::container_rules(options_, rules).add_to(change);
             if (one != nullptr) detail::container_rules(options_, *one).add_to(change);
-            change.commit(netfilter_);
+            try {
+                change.commit(netfilter_);
+            } catch (const error& failure) {
+                // The batch makes all that it speaks of: what is not there is a part of the kernel.
+                if (failure.errno_value() == ENOENT || failure.errno_value() == EOPNOTSUPP)
+                    if (const auto named = name_missing_parts(netfilter_, failure)) throw *named;
+                throw;
+            }
         };
         try {
             put();
