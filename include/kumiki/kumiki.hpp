@@ -153,12 +153,14 @@
 #include <kumiki/network/legacy_tables.hpp>
 #include <kumiki/network/loopback_route.hpp>
 #include <kumiki/network/names.hpp>
+#include <kumiki/network/network_remains.hpp>
 #include <kumiki/network/network_state.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/policy_chain.hpp>
 #include <kumiki/network/port_holder.hpp>
 #include <kumiki/network/port_reservation.hpp>
 #include <kumiki/network/publish.hpp>
+#include <kumiki/network/reconcile.hpp>
 #include <kumiki/network/rule_keeper.hpp>
 #include <kumiki/network/ruleset.hpp>
 #include <kumiki/network/shared_place.hpp>

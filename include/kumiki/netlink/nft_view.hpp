@@ -58,6 +58,7 @@ struct rule_view {
 /// An element of a set.
 struct element_view {
     std::string key{};  ///< bytes
+    std::string data{};  ///< bytes, of a map's element that is no verdict
     std::string comment{};
 };
 
@@ -92,6 +93,9 @@ inline nft::element_view parse_nft_element(const netlink_attribute& entry) {
         if (part.type() == NFTA_SET_ELEM_KEY)
             if (const auto value = part.nested().find(NFTA_DATA_VALUE))
                 element.key = nft_bytes(*value);
+        if (part.type() == NFTA_SET_ELEM_DATA)
+            if (const auto value = part.nested().find(NFTA_DATA_VALUE))
+                element.data = nft_bytes(*value);
         if (part.type() == NFTA_SET_ELEM_USERDATA) element.comment = parse_nft_comment(part);
     }
     return element;

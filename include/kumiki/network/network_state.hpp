@@ -32,6 +32,7 @@
 #include <kumiki/network/host_firewall.hpp>
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/loopback_route.hpp>
+#include <kumiki/network/network_remains.hpp>
 #include <kumiki/network/shared_place.hpp>
 #include <kumiki/sys/file.hpp>
 #include <kumiki/sys/netns.hpp>
@@ -62,7 +63,7 @@ class network_state {
 
     std::string bridge_name() const { return std::string(bridge_prefix) + options.name; }
     /// The text that marks interfaces as this network's.
-    std::string alias() const { return "kumiki:" + options.name; }
+    std::string alias() const { return network_alias(options.name); }
 
     bridge_options options;
     netlink_socket route;
@@ -132,15 +133,7 @@ class network_state {
                                  .object = bridge_name(),
                                  .remedy = "An interface of this name is there, not kumiki's."});
     }
-    // The bridge and its ports; also those that a killed process left.
-    void delete_links() {
-        netlink_batch change;
-        for (const link_info& link : list_links(route))
-            if (link.alias == alias() || link.alias.starts_with(alias() + ":"))
-                delete_link(change, link.index);
-        for (const netlink_failure& failure : route.submit(change))
-            if (failure.code != ENODEV) throw to_error(change, failure);
-    }
+    void delete_links() { delete_network_links(route, options.name); }
     void require_no_overlap(const cidr& subnet) {
         for (const route_info& taken : list_routes(route))
             if (!taken.is_default() && taken.destination.overlaps(subnet))
@@ -165,6 +158,8 @@ class network_state {
         create_bridge(
             make,
             {.name = bridge_name(), .mac = mac, .mtu = options.mtu ? *options.mtu : uplink_mtu()});
+        // In the same system call: killed behind it, this process leaves a bridge that is known.
+        set_link(make, bridge_name(), {.alias = alias()});
         get_link(make, bridge_name());
         link_info made;
         route.transact(make, [&](std::size_t, const netlink_message& m) { made = parse_link(m); });
@@ -181,8 +176,7 @@ class network_state {
             });
         netlink_batch setup;
         set_link(setup, made.index,
-                 {.alias = alias(),
-                  .no_link_local = made.has_ipv6,
+                 {.no_link_local = made.has_ipv6,
                   .ipv4 = {{ipv4_setting::forwarding, 1},
                            {ipv4_setting::route_localnet, 1},  // the firewall guards it
                            {ipv4_setting::rp_filter, 2},
@@ -218,7 +212,7 @@ class network_state {
             if (wall) wall->remove();
         });
         release_quietly([this] { delete_links(); });
-        for (const char* file : {"settings", "leases4", "leases6"}) ::unlinkat(directory, file, 0);
+        delete_network_files(directory);
     }
     void close() noexcept {
         remover.reset();  // its leases are the pools'
