@@ -198,3 +198,69 @@ TEST_CASE("What is in no directory that is known is told, and stays") {
     CHECK(host.reconcile().unclaimed.empty());
     CHECK(find_link(socket, "km-web"));
 }
+
+TEST_CASE("Rules that live with their process are nobody else's, and go with it, also killed") {
+    NEEDS_NETNS;
+    const test_host host;
+    auto options = host.options();
+    options.rules = rule_lifetime::with_process;
+    const auto open = [&] { return host.ns.run([&] { return bridge_network::open(options); }); };
+    const auto run = [&](const std::string& command) {
+        return host.ns.run([&] { return std::system((command + " 2>/dev/null").c_str()); });
+    };
+    const auto has_rules = [&] { return host.ruleset().find("kumiki-web") != std::string::npos; };
+    int ready[2];
+    REQUIRE(::pipe2(ready, O_CLOEXEC) == 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        try {
+            const auto net = open();
+            { const auto first = host.connect(net, "first"); }
+            const auto link = host.connect(net, "box");
+            const auto wall = net.attach().network;
+            auto after = wall->wall->connected().at("box");
+            after.egress = deny_all().allow(udp(53));
+            wall->wall->replace(wall->wall->connected().at("box"), after);
+            wall->wall->reassert();
+            (void)!::write(ready[1], "x", 1);
+            for (;;) ::pause();
+        } catch (const error& failure) {
+            std::fprintf(stderr, "%s\n", failure.what());
+        }
+        ::_exit(1);
+    }
+    REQUIRE(child > 0);
+    ::close(ready[1]);
+    char byte = 0;
+    CHECK(::read(ready[0], &byte, 1) == 1);
+    ::close(ready[0]);
+    CHECK(host.ruleset().find("udp dport") == std::string::npos);  // an egress rule is of the flow
+    CHECK(host.ruleset().find("ct original proto-dst 53") != std::string::npos);
+    // A flush passes them over, and a change is refused.
+    CHECK(run("nft flush ruleset") == 0);
+    CHECK(has_rules());
+    CHECK(run("nft delete table inet kumiki-web") != 0);
+    CHECK(run("nft flush chain inet kumiki-web egress") != 0);
+    CHECK(run("nft delete element inet kumiki-web egress4 '{ 10.88.0.3 }'") != 0);
+    try {
+        (void)open();
+        FAIL("a second process opened it");
+    } catch (const error& refused) {
+        INFO(refused.what());
+        CHECK(refused.errno_value() == EEXIST);
+    }
+    CHECK_THROWS_AS(host.open(), error);  // nor with shared rules
+    CHECK(has_rules());
+    test_host::kill(child);
+    CHECK_FALSE(has_rules());
+    CHECK(host.reconcile().networks == std::vector<std::string>{"web"});
+    CHECK(host.traces().empty());
+    // Shared ones had stayed behind: they are replaced.
+    test_host::kill(host.start("box", true));
+    CHECK(has_rules());
+    {
+        const auto net = open();
+        CHECK(run("nft delete table inet kumiki-web") != 0);
+    }
+    CHECK(host.traces().empty());
+}

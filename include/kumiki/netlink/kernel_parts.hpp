@@ -98,6 +98,24 @@ inline std::vector<kernel_part> find_missing_parts(netlink_socket& netfilter) {
     return missing;
 }
 
+namespace detail {
+
+/// A socket of NETLINK_NETFILTER; `unsupported` with what is missing where there is none.
+inline netlink_socket open_netfilter() {
+    try {
+        return netlink_socket::open(NETLINK_NETFILTER);
+    } catch (const error& failure) {
+        if (failure.errno_value() != EPROTONOSUPPORT) throw;
+        error_context context = failure.context();
+        context.remedy =
+            "This kernel lacks nfnetlink and nf_tables: load them as modules, or "
+            "build the kernel with CONFIG_NETFILTER_NETLINK, CONFIG_NF_TABLES.";
+        throw unsupported(EPROTONOSUPPORT, std::move(context));
+    }
+}
+
+}  // namespace detail
+
 /// The error for a failed attempt when parts are missing, that names them; nothing when none is.
 inline std::optional<unsupported> name_missing_parts(netlink_socket& netfilter,
                                                      const error& failure) {

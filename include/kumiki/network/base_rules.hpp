@@ -107,8 +107,8 @@ inline void put_masquerade_rules(nft::batch& change, const nft::table& table,
 inline void put_base_rules(nft::batch& change, const firewall_options& options) {
     using namespace nft;
     const ruleset tables(options.network);
-    change.add_table(tables.inet, "kumiki network " + options.network);
-    change.add_table(tables.bridge, "kumiki network " + options.network);
+    for (const table& each : {tables.inet, tables.bridge})
+        change.add_table(each, "kumiki network " + options.network, owner_of(options));
     for (const ip_family family : both_families) {
         for (const nft::set& each : {ruleset::publish(family), ruleset::publish_any(family),
                                      ruleset::egress(family), ruleset::ingress(family)})

@@ -52,7 +52,8 @@ class firewall {
     static firewall open(firewall_options options) {
         detail::require_rule_name("network name", options.network);
         (void)nft::value::name(options.bridge);
-        firewall opened(std::move(options), open_netfilter(), netlink_socket::open(NETLINK_ROUTE));
+        firewall opened(std::move(options), detail::open_netfilter(),
+                        netlink_socket::open(NETLINK_ROUTE));
         opened.put_all(nullptr);
         opened.require_flows();
         return opened;
@@ -163,7 +164,7 @@ class firewall {
         const detail::ruleset tables(options_.network);
         nft::batch change;
         for (const nft::table& table : {tables.inet, tables.bridge}) {
-            change.add_table(table);  // so that its deletion cannot fail
+            change.add_table(table, {}, detail::owner_of(options_));  // so that it can be deleted
             change.delete_table(table);
         }
         change.commit(netfilter_);
@@ -174,18 +175,6 @@ class firewall {
         : options_(std::move(options)), netfilter_(std::move(netfilter)),
           routes_(std::move(routes)) {}
 
-    static netlink_socket open_netfilter() {
-        try {
-            return netlink_socket::open(NETLINK_NETFILTER);
-        } catch (const error& failure) {
-            if (failure.errno_value() != EPROTONOSUPPORT) throw;
-            error_context context = failure.context();
-            context.remedy =
-                "This kernel lacks nfnetlink and nf_tables: load them as modules, or "
-                "build the kernel with CONFIG_NETFILTER_NETLINK, CONFIG_NF_TABLES.";
-            throw unsupported(EPROTONOSUPPORT, std::move(context));
-        }
-    }
     // Now, and not with the first container: ctnetlink may be missing.
     void require_flows() {
         try {

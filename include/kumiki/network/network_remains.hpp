@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <string>
 
+#include <kumiki/netlink/kernel_parts.hpp>
 #include <kumiki/netlink/link.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
@@ -28,7 +29,7 @@ inline void delete_network_links(netlink_socket& route, const std::string& netwo
         if (failure.code != ENODEV) throw to_error(change, failure);
 }
 
-/// Deletes the tables with all in them. Errors: kumiki::error.
+/// Deletes the tables with all in them. Errors: unsupported without nf_tables; kumiki::error.
 inline void delete_network_tables(netlink_socket& netfilter, const std::string& network) {
     const ruleset tables(network);
     nft::batch change;
@@ -36,7 +37,13 @@ inline void delete_network_tables(netlink_socket& netfilter, const std::string& 
         change.add_table(table);  // so that its deletion cannot fail
         change.delete_table(table);
     }
-    change.commit(netfilter);
+    try {
+        change.commit(netfilter);
+    } catch (const error& failure) {
+        if (failure.errno_value() == EOPNOTSUPP)
+            if (const auto named = name_missing_parts(netfilter, failure)) throw *named;
+        throw;
+    }
 }
 
 /// Deletes the files in the network's directory, but for the locks on it.

@@ -85,6 +85,11 @@ class network_state {
                 throw error(EEXIST, {.operation = "open network",
                                      .object = options.name,
                                      .remedy = "It is open with other settings: " + theirs});
+            if (options.rules == rule_lifetime::with_process)
+                throw error(EEXIST,
+                            {.operation = "open network",
+                             .object = options.name,
+                             .remedy = "Its rules belong to the process that has it open."});
         }
         scope_exit undo([&]() noexcept {
             if (alone) remove_all(directory);
@@ -92,15 +97,18 @@ class network_state {
         const auto firewall_for = [this] {
             std::vector<cidr> subnets{options.subnet};
             if (options.subnet6) subnets.push_back(*options.subnet6);
-            return firewall::open(
-                {.network = options.name, .bridge = bridge_name(), .subnets = subnets});
+            return firewall::open({.network = options.name,
+                                   .bridge = bridge_name(),
+                                   .subnets = subnets,
+                                   .lifetime = options.rules});
         };
         if (alone) {
             require_name_free();
             delete_links();
             require_no_overlap(options.subnet);
             if (options.subnet6) require_no_overlap(*options.subnet6);
-            firewall_for().remove();
+            auto netfilter = open_netfilter();
+            delete_network_tables(netfilter, options.name);
             make_bridge();
             sys::open_at(directory, "settings", O_WRONLY | O_CREAT | O_TRUNC, 0600);
             sys::write_file_at(directory, "settings", settings);
@@ -124,7 +132,8 @@ class network_state {
     std::string describe() const {
         return to_string(options.subnet) +
                (options.subnet6 ? " " + to_string(*options.subnet6) : "") +
-               (options.mtu ? " mtu " + std::to_string(*options.mtu) : "");
+               (options.mtu ? " mtu " + std::to_string(*options.mtu) : "") +
+               (options.rules == rule_lifetime::with_process ? " rules with process" : "");
     }
     void require_name_free() {
         const auto link = find_link(route, bridge_name());
