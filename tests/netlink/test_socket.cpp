@@ -234,3 +234,55 @@ TEST_CASE("A dump under change gives the steady interfaces once each, or a typed
     INFO(whole << " of 20 dumps were whole");
     CHECK(whole > 0);
 }
+
+TEST_CASE("An answer that is longer than any buffer so far arrives whole") {
+    NEEDS_NETNS;
+    const private_netns ns;
+    // Without NETLINK_CAP_ACK a refusal brings the whole request back, and what is said of it behind.
+    netlink_socket socket(ns.run([] {
+        unique_fd fd(sys::check(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE),
+                                "open netlink socket"));
+        const int on = 1;
+        ::setsockopt(fd.get(), SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
+        return fd;
+    }));
+    CHECK(find_link(socket, "lo"));  // the buffer has its first size
+    for (const std::size_t size : {std::size_t{32700}, std::size_t{40000}, std::size_t{60000}}) {
+        CAPTURE(size);
+        netlink_batch batch;
+        for (int i = 0; i < 3; ++i) {
+            batch.add(RTM_NEWLINK, NLM_F_ACK, ifinfomsg{}, {"change link", "gone"});
+            batch.text(IFLA_IFNAME, "gone");
+            batch.data(IFLA_MAX + 100, std::vector<std::byte>(size));
+        }
+        const auto failures = socket.submit(batch);
+        REQUIRE(failures.size() == 3);
+        CHECK(failures[2].index == 2);
+        CHECK(failures[2].code == ENODEV);
+    }
+    CHECK(find_link(socket, "lo")->name == "lo");
+}
+
+TEST_CASE("A dump whose parts were lost is begun again until it is whole") {
+    NEEDS_NETNS;
+    const private_netns ns;
+    auto maker = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
+    netlink_batch batch;
+    for (int i = 0; i < 300; ++i) create_bridge(batch, {.name = "d" + std::to_string(i)});
+    maker.transact(batch);
+    // A member of a group gets what it did not ask for into the same queue, until it is full.
+    netlink_socket socket(ns.run([] { return netlink_socket::open(NETLINK_ROUTE).release(); }));
+    sockaddr_nl own{};
+    own.nl_family = AF_NETLINK;
+    own.nl_groups = RTMGRP_LINK;
+    REQUIRE(::bind(socket.fd(), reinterpret_cast<sockaddr*>(&own), sizeof own) == 0);
+    const int small = 4096;
+    REQUIRE(::setsockopt(socket.fd(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small) == 0);
+    netlink_batch more;
+    set_link(more, "lo", {.up = true});
+    for (int i = 0; i < 200; ++i) set_link(more, "lo", {.alias = "number " + std::to_string(i)});
+    maker.transact(more);
+    std::size_t found = 0;
+    for (const auto& link : list_links(socket)) found += link.kind == "bridge" ? 1 : 0;
+    CHECK(found == 300);
+}

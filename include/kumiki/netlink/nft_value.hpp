@@ -74,6 +74,11 @@ class value {
             mask.bytes_[bit / 8] |= std::byte(0x80U >> (bit % 8));
         return mask;
     }
+    /// Bytes as the kernel gave them. Errors: invalid_input beyond 64.
+    static value of_bytes(std::string_view bytes) {
+        if (bytes.size() > capacity) too_long(bytes.size());
+        return {bytes.data(), bytes.size()};
+    }
     static value zero(std::size_t size) {
         if (size > capacity) too_long(size);
         value none;

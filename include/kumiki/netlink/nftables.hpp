@@ -36,6 +36,9 @@ struct table {
     std::string name{};
 };
 
+/// Whose a table is.
+enum class owner : std::uint8_t { nobody, socket };
+
 /// Where the kernel calls a base chain.
 struct hook {
     const char* type = "filter";  ///< "filter", "nat" or "route"
@@ -82,9 +85,13 @@ class batch {
         messages_.be32(NFNL_BATCH_GENID, number);
     }
 
-    void add_table(const table& t, std::string_view comment = {}) {
+    /// With `owner::socket` the table is the socket's that commits it: nobody else can change it or
+    /// flush it, and it goes when that is closed. Kernel: 5.12 for that.
+    void add_table(const table& t, std::string_view comment = {}, owner who = owner::nobody) {
         begin(NFT_MSG_NEWTABLE, NLM_F_CREATE, t, "add nftables table", t.name);
         messages_.text(NFTA_TABLE_NAME, t.name);
+        constexpr std::uint32_t owned = 2;  // NFT_TABLE_F_OWNER
+        if (who == owner::socket) messages_.be32(NFTA_TABLE_FLAGS, owned);
         detail::put_nft_comment(messages_, NFTA_TABLE_USERDATA, comment);
     }
     /// With everything in it.
@@ -156,6 +163,13 @@ class batch {
             (detail::nft_statements{messages_}.put(statements), ...);
         }
         detail::put_nft_comment(messages_, NFTA_RULE_USERDATA, comment);
+    }
+
+    /// Lets the kernel look at the changes and make none of them: the end of the transaction is left
+    /// out. The errno value of the first that it would refuse, or 0. May be called once.
+    int probe(netlink_socket& socket) {
+        const auto failures = socket.submit(messages_);
+        return failures.empty() ? 0 : failures.front().code;
     }
 
     /// True while nothing is to be changed.

@@ -4,12 +4,11 @@
 // requests (Linux 4.20); netns_cookie() wants 5.14. NETLINK_ROUTE and NETLINK_NETFILTER carry a
 // request out inside sendmsg(2) and queue the answer before it returns: so these are plain
 // functions that never wait for an answer, and no coroutines.
-// Left out: multicast groups, which are what waits.
+// Left out: multicast groups, which are what waits (multicast.hpp).
 #pragma once
 
 #include <linux/netlink.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -24,6 +23,7 @@
 
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/unique_fd.hpp>
+#include <kumiki/netlink/datagram.hpp>
 #include <kumiki/netlink/message.hpp>
 #include <kumiki/netlink/view.hpp>
 #include <kumiki/sys/check.hpp>
@@ -57,6 +57,16 @@ class netlink_socket {
     /// The number of the socket's network namespace, unique until the next boot.
     std::uint64_t netns_cookie() const { return sys::netns_cookie(fd_.get()); }
 
+    /// The number by which the kernel knows the socket in its namespace: what it tells others of a
+    /// change has the number of who made it. 0 before the first request.
+    std::uint32_t port_id() const {
+        sockaddr_nl own{};
+        socklen_t size = sizeof own;
+        sys::check(::getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&own), &size),
+                   "read netlink socket's number");
+        return own.nl_pid;
+    }
+
     /// Sends the batch and returns what was refused, in the order of the kernel's answers. Messages
     /// that come as answers (to RTM_GETLINK ...) go to `on_reply(index, netlink_message)`.
     ///
@@ -76,9 +86,9 @@ class netlink_socket {
         bool lost = false;
         // To the end of the queue: a late refusal (of a commit) is not left for the next batch.
         for (;;) {
-            const received part = receive();
-            if (part.kind == received::overrun) lost = true;
-            if (part.kind == received::nothing) break;
+            const auto part = detail::receive_netlink(fd_.get(), buffer_);
+            lost = lost || part.lost;
+            if (!part.is_there) break;
             for (auto rest = part.bytes; const auto message = next_message(rest);) {
                 const std::size_t index = message->header.nlmsg_seq - first;
                 if (index >= waiting.size() || message->type() == NLMSG_NOOP) continue;
@@ -135,11 +145,6 @@ class netlink_socket {
     }
 
   private:
-    struct received {
-        enum kind_t { message, nothing, overrun } kind = nothing;
-        std::span<const std::byte> bytes = {};
-    };
-
     [[noreturn]] static void fail(int code, std::string operation, std::string object,
                                   std::string remedy) {
         throw error(code, {.operation = std::move(operation),
@@ -174,36 +179,6 @@ class netlink_socket {
                    }),
                    batch.note(0).operation, batch.note(0).object);
     }
-    // One datagram from the kernel; those of other senders are dropped.
-    received receive() {
-        for (;;) {
-            sockaddr_nl sender{};
-            iovec part{.iov_base = nullptr, .iov_len = 0};
-            msghdr into{};
-            into.msg_iov = &part;
-            into.msg_iovlen = 1;
-            // The true size first: what a short buffer cuts off is lost.
-            const auto next = [&](int flags) {
-                return sys::retry(
-                    [&] { return ::recvmsg(fd_.get(), &into, flags | MSG_DONTWAIT | MSG_TRUNC); });
-            };
-            ssize_t size = next(MSG_PEEK);
-            if (size >= 0) {
-                if (buffer_.size() < static_cast<std::size_t>(size) || buffer_.empty())
-                    buffer_.resize(std::max<std::size_t>(static_cast<std::size_t>(size), 32768));
-                part = {.iov_base = buffer_.data(), .iov_len = buffer_.size()};
-                into.msg_name = &sender;
-                into.msg_namelen = sizeof sender;
-                size = next(0);
-            }
-            if (size < 0 && errno == EAGAIN) return {};
-            if (size < 0 && errno == ENOBUFS) return {.kind = received::overrun};
-            sys::check(size, "receive netlink message");
-            if (into.msg_namelen == sizeof sender && sender.nl_pid == 0)
-                return {.kind = received::message,
-                        .bytes = std::span(buffer_).first(static_cast<std::size_t>(size))};
-        }
-    }
     // False when it has to be begun again.
     template <class OnMessage>
     bool dump_once(netlink_batch& request, OnMessage&& on_message) {
@@ -211,9 +186,9 @@ class netlink_socket {
         request.number(sequence);
         send(request);
         for (bool whole = true;;) {
-            const received part = receive();
-            if (part.kind == received::overrun) whole = false;
-            if (part.kind == received::nothing) {
+            const auto part = detail::receive_netlink(fd_.get(), buffer_);
+            if (part.lost) whole = false;
+            if (!part.is_there) {
                 if (!whole) return false;
                 fail(EPROTO, request.note(0).operation, request.note(0).object,
                      "The kernel's answer has no end.");

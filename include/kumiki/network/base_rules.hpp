@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
 
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/nft_action.hpp>
@@ -163,8 +164,8 @@ inline void put_neighbour_rules(nft::batch& change, const ruleset& tables,
 inline void put_base_rules(nft::batch& change, const firewall_options& options) {
     using namespace nft;
     const ruleset tables(options.network);
-    change.add_table(tables.inet, "kumiki network " + options.network);
-    change.add_table(tables.bridge, "kumiki network " + options.network);
+    for (const table& each : {tables.inet, tables.bridge})
+        change.add_table(each, "kumiki network " + options.network, owner_of(options));
     for (const ip_family family : both_families) {
         for (const nft::set& each : {ruleset::publish(family), ruleset::publish_any(family),
                                      ruleset::egress(family), ruleset::ingress(family)})
@@ -187,6 +188,13 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
     base(tables.inet, "egress", hook{"filter", hook_point::forward, 0});
     base(tables.inet, "ingress", hook{"filter", hook_point::forward, 1});
     base(tables.inet, "host", hook{"filter", hook_point::input, 0});
+    // Whose it was is told by the packet's address.
+    for (const auto& [chain, rule] :
+         {std::pair(denied_egress, ":out:rest"), std::pair(denied_ingress, ":in:rest")}) {
+        base(tables.inet, chain, {});
+        change.add_rule(tables.inet, chain, "", counter{}, log_denial(tables.inet, rule),
+                        decide{drop()});
+    }
     base(tables.bridge, "prerouting", hook{"filter", hook_point::prerouting, -300});
     base(tables.bridge, "sender", {});
     base(tables.bridge, "neighbour", {});

@@ -20,6 +20,16 @@ namespace kumiki::inline v0 {
 /// What begins the names of kumiki's bridges.
 inline constexpr std::string_view bridge_prefix = "km-";
 
+/// How long the rules of a network live.
+enum class rule_lifetime : std::uint8_t {
+    /// Until the last process leaves the network; what killed ones left is removed by the next, or by
+    /// reconcile(). Several processes can use the network.
+    shared,
+    /// Until the process ends, however it does: the kernel takes them away. Nobody else can change
+    /// them, and no other process can use the network. Kernel: 5.12.
+    with_process,
+};
+
 /// How a bridge network is to be.
 struct bridge_options {
     /// 1 to 12 letters, digits, '-', '_', '.'. The bridge is called "km-<name>".
@@ -40,6 +50,8 @@ struct bridge_options {
     /// The interfaces that outside is behind; empty: all that are up when the network is opened.
     /// They matter only where the host does not forward packets: see forwarding.hpp.
     std::vector<std::string> uplinks = {};
+    /// Whose the rules are: all processes' that use the network, or one's alone.
+    rule_lifetime rules = rule_lifetime::shared;
     /// Where processes that share networks find each other's locks.
     std::string state_directory = "/run/kumiki";
 };

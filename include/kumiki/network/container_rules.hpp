@@ -15,6 +15,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -26,6 +27,7 @@
 #include <kumiki/netlink/nft_read.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
+#include <kumiki/network/denial_rules.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/policy_chain.hpp>
 #include <kumiki/network/publish.hpp>
@@ -91,9 +93,10 @@ class container_rules {
             may_send_from(address);
             if (family == ip_family::v6) may_send_from(mac_of(rules).link_local().address);
             add(tables_.inet, ruleset::egress(family),
-                {.key = address, .data = verdict_of(rules.egress, egress_chain())});
+                {.key = address, .data = verdict_of(rules.egress, egress_chain(), denied_egress)});
             add(tables_.inet, ruleset::ingress(family),
-                {.key = address, .data = verdict_of(rules.ingress, ingress_chain())});
+                {.key = address,
+                 .data = verdict_of(rules.ingress, ingress_chain(), denied_ingress)});
             for (const published_port& each : rules.publish)
                 if (each.covers(family)) publish(each, address);
         }
@@ -142,6 +145,19 @@ class container_rules {
         return all;
     }
 
+    /// True when the element of the network's `set` with these bytes as its key is the container's.
+    bool owns(std::string_view set, std::string_view key) const {
+        for (const part& each : parts_)
+            if (each.set.name == set)
+                for (const nft::element& element : each.elements) {
+                    const auto bytes = element.key.bytes();
+                    if (key ==
+                        std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()))
+                        return true;
+                }
+        return false;
+    }
+
   private:
     struct part {
         nft::table table{};
@@ -180,13 +196,15 @@ class container_rules {
         if (!rules_.ingress.rules().empty()) all.push_back(ingress_chain());
         return all;
     }
-    // A policy without rules is a verdict in the map. (Each chain more is looked at by the kernel at
-    // each change that adds one: it searches for loops.) With a jump, not a goto: a packet on its way
-    // through the old rules may find the new element already, and the new chain, in which it sees no
-    // rules yet; so it must come back, to the denial behind the look-up. See test_no_window.cpp.
-    static nft::verdict verdict_of(const policy& rules, std::string chain) {
+    // A policy without rules is a verdict in the map, or leads to a chain that all share. (Each chain
+    // more is looked at by the kernel at each change that adds one: it searches for loops.) With a
+    // jump, not a goto: a packet on its way through the old rules may find the new element already,
+    // and the new chain, in which it sees no rules yet; so it must come back, to the denial behind the
+    // look-up. See test_no_window.cpp.
+    static nft::verdict verdict_of(const policy& rules, std::string chain,
+                                   std::string_view denied) {
         if (!rules.rules().empty()) return nft::jump(std::move(chain));
-        return rules.otherwise() == access::allow ? nft::accept() : nft::drop();
+        return rules.otherwise() == access::allow ? nft::accept() : nft::jump(std::string(denied));
     }
     void add(const nft::table& table, const nft::set& set, nft::element element) {
         element.comment = rules_.container;

@@ -20,6 +20,7 @@
 #include <kumiki/netlink/link.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/container_rules.hpp>
+#include <kumiki/network/end_flows.hpp>
 #include <kumiki/network/firewall.hpp>
 #include <kumiki/network/leases.hpp>
 
@@ -36,9 +37,11 @@ struct endpoint_remains {
 /// Removes the remains of endpoints of one network.
 class endpoint_remover {
   public:
-    /// The socket is of the network's namespace, and so are the firewall's.
-    endpoint_remover(netlink_socket route, firewall wall)
-        : route_(std::move(route)), wall_(std::move(wall)) {}
+    /// The sockets are of the network's namespace; the firewall is used with `mutex` held.
+    endpoint_remover(netlink_socket route, netlink_socket netfilter, firewall& wall,
+                     std::mutex& mutex)
+        : route_(std::move(route)), netfilter_(std::move(netfilter)), wall_(wall), of_wall_(mutex) {
+    }
     endpoint_remover(const endpoint_remover&) = delete;
     endpoint_remover& operator=(const endpoint_remover&) = delete;
     /// Waits until all that was asked for is done.
@@ -85,13 +88,19 @@ class endpoint_remover {
             busy_ = true;
             hold.unlock();
             release_quietly([&] { delete_links(jobs); });
-            for (const endpoint_remains& each : jobs)
-                release_quietly([&] { wall_.disconnect(each.rules); });
+            for (const endpoint_remains& each : jobs) release_quietly([&] { disconnect(each); });
             jobs.clear();
             hold.lock();
             busy_ = false;
             changed_.notify_all();
         }
+    }
+    void disconnect(const endpoint_remains& remains) {
+        {
+            const std::lock_guard guard(of_wall_);
+            wall_.take_back(remains.rules);
+        }
+        end_all_flows(netfilter_, remains.rules.addresses);
     }
     void delete_links(const std::vector<endpoint_remains>& jobs) {
         netlink_batch batch;
@@ -104,7 +113,9 @@ class endpoint_remover {
     }
 
     netlink_socket route_;
-    firewall wall_;
+    netlink_socket netfilter_;
+    firewall& wall_;
+    std::mutex& of_wall_;
     std::mutex mutex_;
     std::condition_variable changed_;
     std::vector<endpoint_remains> waiting_;

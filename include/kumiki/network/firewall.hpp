@@ -4,7 +4,7 @@
 // nf_tables and ctnetlink; the rules stand in base_rules.hpp and container_rules.hpp. Between containers, from the outside to a
 // container, and from a container to the host's own services, nothing passes but what is published and
 // allowed, and answers. The host itself can reach its containers always: it is their owner.
-// Left out: the links (bridge_network.hpp), logging, a watch over foreign changes.
+// Left out: the links (bridge_network.hpp), a watch over foreign changes (rule_keeper.hpp).
 #pragma once
 
 #include <linux/netlink.h>
@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <concepts>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -25,6 +26,7 @@
 #include <kumiki/core/scope_exit.hpp>
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/conntrack.hpp>
+#include <kumiki/netlink/kernel_parts.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/base_rules.hpp>
@@ -47,22 +49,16 @@ class firewall {
     /// Makes the network's tables, or takes over those that are there with all containers' rules,
     /// in the calling thread's network namespace.
     ///
-    /// Errors: invalid_input for names and networks that cannot be; unsupported when the kernel
-    /// lacks nf_tables; kumiki::error EPERM without CAP_NET_ADMIN.
+    /// Errors: invalid_input for names and networks that cannot be; unsupported, with the
+    /// modules' names, when the kernel lacks what it takes; kumiki::error EPERM without CAP_NET_ADMIN.
     static firewall open(firewall_options options) {
         detail::require_rule_name("network name", options.network);
         (void)nft::value::name(options.bridge);
-        firewall opened(std::move(options), netlink_socket::open(NETLINK_NETFILTER),
+        firewall opened(std::move(options), detail::open_netfilter(),
                         netlink_socket::open(NETLINK_ROUTE));
-        nft::batch change;
-        detail::put_base_rules(change, opened.options_);
-        change.commit(opened.netfilter_);
+        opened.put_all(nullptr, nobody_lives);
+        opened.require_flows();
         return opened;
-    }
-    /// One for a network whose tables another made: nothing is asked of the kernel but sockets.
-    static firewall of_open_network(firewall_options options) {
-        return {std::move(options), netlink_socket::open(NETLINK_NETFILTER),
-                netlink_socket::open(NETLINK_ROUTE)};
     }
     /// As open(), in the network namespace behind `netns_fd`.
     static firewall open_in(int netns_fd, firewall_options options) {
@@ -74,6 +70,7 @@ class firewall {
     /// Puts all of a container's rules into force, in one transaction, and ends the flows to its
     /// published ports that were decided before.
     ///
+    /// Where a foreign hand had flushed the ruleset, the rules of all that are connected come back.
     /// Its addresses and host ports must be its own (leases, port_reservation): what stands in their
     /// way is what a process left that was killed, and is replaced; but not what leads to an address
     /// of which `is_alive(address)` is true.
@@ -89,20 +86,23 @@ class firewall {
         } catch (const error& failure) {
             // ENOENT: somebody flushed the whole ruleset. EEXIST: left by a killed process.
             if (failure.errno_value() != ENOENT && failure.errno_value() != EEXIST) throw;
-            put_anew(rules, is_alive);
+            if (failure.errno_value() == EEXIST) put_anew({&rules}, is_alive);
+            if (failure.errno_value() == ENOENT) {
+                put_all(&rules, is_alive);
+                end_forbidden_flows();
+            }
         }
+        connected_.insert_or_assign(rules.port, rules);
         try {
             end_stale_flows(rules);
         } catch (...) {
-            detail::release_quietly([&] { delete_rules(rules); });
+            detail::release_quietly([&] { take_back(rules); });
             throw;
         }
     }
 
     /// The same where no other container of the network has its ports for sure.
-    void connect(const firewall_rules& rules) {
-        connect(rules, [](const ip_address&) { return false; });
-    }
+    void connect(const firewall_rules& rules) { connect(rules, nobody_lives); }
 
     /// Takes a container's rules out of force, in one transaction, and ends its flows. What is gone
     /// already is no error. Errors: kumiki::error.
@@ -113,6 +113,7 @@ class firewall {
     /// As disconnect(), but for the flows: their end is the caller's to see to (end_flows.hpp).
     void take_back(const firewall_rules& rules) {
         require_valid(rules, options_);
+        connected_.erase(rules.port);
         delete_rules(rules);
     }
 
@@ -123,7 +124,7 @@ class firewall {
         firewall_rules closed = rules;
         closed.publish.clear();
         closed.ingress = closed.egress = deny_all();
-        change_rules(rules, closed, [](const ip_address&) { return false; });
+        change_rules(rules, closed, nobody_lives);
         return closed;
     }
 
@@ -169,8 +170,20 @@ class firewall {
     }
     /// The same where no other container of the network has its ports for sure.
     void replace(const firewall_rules& before, const firewall_rules& after) {
-        replace(before, after, [](const ip_address&) { return false; });
+        replace(before, after, nobody_lives);
     }
+
+    /// Puts the shared rules and those of all that are connected through this object into force
+    /// again, in one transaction, and ends the flows that began without them and could not under
+    /// them. What is in order stays as it is. Errors: kumiki::error, with nothing changed.
+    void reassert() {
+        put_all(nullptr, nobody_lives);
+        end_forbidden_flows();
+    }
+    /// What was connected through this object and not disconnected, by the container's port.
+    const std::map<std::string, firewall_rules>& connected() const noexcept { return connected_; }
+    /// What the kernel calls the sender of this object's changes, in what it tells of them.
+    std::uint32_t sender() const { return netfilter_.port_id(); }
 
     /// Deletes the network's tables with everything in them; for the last user of the network.
     /// That there are none is no error. Errors: kumiki::error.
@@ -178,7 +191,7 @@ class firewall {
         const detail::ruleset tables(options_.network);
         nft::batch change;
         for (const nft::table& table : {tables.inet, tables.bridge}) {
-            change.add_table(table);  // so that its deletion cannot fail
+            change.add_table(table, {}, detail::owner_of(options_));  // so that it can be deleted
             change.delete_table(table);
         }
         change.commit(netfilter_);
@@ -189,21 +202,55 @@ class firewall {
         : options_(std::move(options)), netfilter_(std::move(netfilter)),
           routes_(std::move(routes)) {}
 
+    static bool nobody_lives(const ip_address&) { return false; }
+
+    // Now, and not with the first container: ctnetlink may be missing.
+    void require_flows() {
+        try {
+            (void)count_flows(netfilter_);
+        } catch (const error& failure) {
+            if (const auto named = name_missing_parts(netfilter_, failure)) throw *named;
+            throw;
+        }
+    }
+    // The shared rules and those of all that are connected; with `one` as it is to be.
+    template <class IsAlive>
+    void put_all(const firewall_rules* one, IsAlive&& is_alive) {
+        std::vector<const firewall_rules*> all;
+        for (const auto& [port, rules] : connected_)
+            if (one == nullptr || port != one->port) all.push_back(&rules);
+        if (one != nullptr) all.push_back(one);
+        try {
+            nft::batch change;
+            detail::put_base_rules(change, options_);
+            for (const firewall_rules* each : all)
+                detail::container_rules(options_, *each).add_to(change);
+            change.commit(netfilter_);
+        } catch (const error& failure) {
+            // The batch makes all that it speaks of: what is not there is a part of the kernel.
+            if (failure.errno_value() == ENOENT || failure.errno_value() == EOPNOTSUPP)
+                if (const auto named = name_missing_parts(netfilter_, failure)) throw *named;
+            if (failure.errno_value() != EEXIST) throw;
+            put_anew(all, is_alive);
+        }
+    }
     // In place of what is there, which is looked at first: nobody may change anything in between.
     template <class IsAlive>
-    void put_anew(const firewall_rules& rules, IsAlive&& is_alive) {
-        const detail::container_rules own(options_, rules);
+    void put_anew(const std::vector<const firewall_rules*>& all, IsAlive&& is_alive) {
         for (int attempt = 0; attempt < 100; ++attempt) {
             nft::batch change;
             change.require_generation(nft::generation(netfilter_));
             detail::put_base_rules(change, options_);
-            own.delete_stale(change, netfilter_, is_alive);
-            own.add_to(change);
+            for (const firewall_rules* each : all) {
+                const detail::container_rules own(options_, *each);
+                own.delete_stale(change, netfilter_, is_alive);
+                own.add_to(change);
+            }
             if (change.commit(netfilter_) == nft::commit_result::done) return;
         }
         throw error(EBUSY,
-                    {.operation = "put rules of container into force",
-                     .object = rules.container,
+                    {.operation = "put rules into force",
+                     .object = all.size() == 1 ? all.front()->container : options_.network,
                      .step = {},
                      .container = {},
                      .remedy = "Somebody else changed the rules during each of 100 attempts."});
@@ -224,8 +271,32 @@ class firewall {
             nft::batch refused;
             next.delete_stale(refused, netfilter_, is_alive);
             delete_one_by_one(before);
-            put_anew(after, is_alive);
+            put_all(&after, is_alive);
+            connected_.insert_or_assign(after.port, after);
+            end_forbidden_flows();
         }
+        connected_.insert_or_assign(after.port, after);
+    }
+    // A flow that began while there were no rules would go on as an answer does.
+    void end_forbidden_flows() {
+        if (connected_.empty() || count_flows(netfilter_) == 0) return;
+        std::vector<std::pair<ip_address, const firewall_rules*>> owners;
+        for (const auto& [name, rules] : connected_)
+            for (const ip_address& address : rules.addresses) owners.emplace_back(address, &rules);
+        std::sort(owners.begin(), owners.end());
+        const auto forbids = [&](const ip_address& address, const flow& each) {
+            const auto owner = std::lower_bound(
+                owners.begin(), owners.end(), address,
+                [](const auto& entry, const ip_address& wanted) { return entry.first < wanted; });
+            return owner != owners.end() && owner->first == address &&
+                   !detail::permits(*owner->second, each);
+        };
+        std::vector<flow> found;
+        for (const ip_family family : detail::both_families)
+            for (flow& each : list_flows(netfilter_, {.family = family}))
+                if (forbids(each.original.source, each) || forbids(each.reply.source, each))
+                    found.push_back(std::move(each));
+        delete_flows(netfilter_, found);
     }
 
     void delete_rules(const firewall_rules& rules) {
@@ -236,6 +307,7 @@ class firewall {
         } catch (const error& failure) {
             if (failure.errno_value() != ENOENT) throw;
             delete_one_by_one(rules);
+            if (!connected_.empty()) reassert();  // the others may have lost theirs
         }
     }
     // After a foreign hand some of it may be gone, and one missing element takes a batch down. A chain
@@ -289,6 +361,7 @@ class firewall {
     firewall_options options_;
     netlink_socket netfilter_;
     netlink_socket routes_;
+    std::map<std::string, firewall_rules> connected_;
 };
 
 }  // namespace kumiki::inline v0

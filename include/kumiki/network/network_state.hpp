@@ -33,8 +33,10 @@
 #include <kumiki/network/existing_bridge.hpp>
 #include <kumiki/network/firewall.hpp>
 #include <kumiki/network/forwarding.hpp>
+#include <kumiki/network/host_firewall.hpp>
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/loopback_route.hpp>
+#include <kumiki/network/network_remains.hpp>
 #include <kumiki/network/port_lock.hpp>
 #include <kumiki/network/shared_place.hpp>
 #include <kumiki/network/subnets.hpp>
@@ -73,7 +75,7 @@ class network_state {
     }
     bool is_own_bridge() const noexcept { return options.existing_bridge.empty(); }
     /// The text that marks interfaces as this network's.
-    std::string alias() const { return "kumiki:" + options.name; }
+    std::string alias() const { return network_alias(options.name); }
 
     /// For firewall: true of an address that a container of this network has, in whatever process.
     auto lease_holders() const {
@@ -106,6 +108,11 @@ class network_state {
                 throw error(EEXIST, {.operation = "open network",
                                      .object = options.name,
                                      .remedy = "It is open with other settings: " + theirs});
+            if (options.rules == rule_lifetime::with_process)
+                throw error(EEXIST,
+                            {.operation = "open network",
+                             .object = options.name,
+                             .remedy = "Its rules belong to the process that has it open."});
         }
         scope_exit undo([&]() noexcept {
             if (alone) remove_all(directory);
@@ -114,7 +121,8 @@ class network_state {
             return firewall::open({.network = options.name,
                                    .bridge = bridge_name(),
                                    .subnets = subnets(),
-                                   .use = is_own_bridge() ? bridge_use::own : bridge_use::shared});
+                                   .use = is_own_bridge() ? bridge_use::own : bridge_use::shared,
+                                   .lifetime = options.rules});
         };
         if (alone) {
             if (is_own_bridge()) require_name_free();
@@ -126,7 +134,8 @@ class network_state {
             }
             choose_subnets();
             for (const cidr& subnet : subnets()) require_no_overlap(subnet);
-            firewall_for().remove();
+            auto netfilter = open_netfilter();
+            delete_network_tables(netfilter, options.name);
             if (is_own_bridge()) make_bridge();
             if (!is_own_bridge()) adopt_bridge(directory, netns_.get(), route, bridge, gateways());
             sys::open_at(directory, "settings", O_WRONLY | O_CREAT | O_TRUNC, 0600);
@@ -144,14 +153,16 @@ class network_state {
         pool4.emplace(options.subnet, directory, "leases4");
         if (options.subnet6) pool6.emplace(*options.subnet6, directory, "leases6");
         remover.emplace(netlink_socket::open(NETLINK_ROUTE),
-                        firewall::of_open_network(wall->options()));
+                        netlink_socket::open(NETLINK_NETFILTER), *wall, mutex);
+        if (alone) tell_obstacles();
         undo.dismiss();
     }
     std::string describe() const {
         return to_string(options.subnet) +
                (options.subnet6 ? " " + to_string(*options.subnet6) : "") +
                (options.mtu ? " mtu " + std::to_string(*options.mtu) : "") +
-               (is_own_bridge() ? "" : " bridge " + options.existing_bridge);
+               (is_own_bridge() ? "" : " bridge " + options.existing_bridge) +
+               (options.rules == rule_lifetime::with_process ? " rules with process" : "");
     }
     // The networks that were chosen by whom this one is shared with, out of what describe() wrote.
     void take_chosen(std::string_view theirs) {
@@ -198,15 +209,7 @@ class network_state {
                                  .object = bridge_name(),
                                  .remedy = "An interface of this name is there, not kumiki's."});
     }
-    // The bridge and its ports; also those that a killed process left.
-    void delete_links() {
-        netlink_batch change;
-        for (const link_info& link : list_links(route))
-            if (link.alias == alias() || link.alias.starts_with(alias() + ":"))
-                delete_link(change, link.index);
-        for (const netlink_failure& failure : route.submit(change))
-            if (failure.code != ENODEV) throw to_error(change, failure);
-    }
+    void delete_links() { delete_network_links(route, options.name); }
     void require_no_overlap(const cidr& subnet) {
         for (const route_info& taken : list_routes(route))
             if (!taken.is_default() && taken.destination.overlaps(subnet) &&
@@ -232,6 +235,8 @@ class network_state {
         create_bridge(
             make,
             {.name = bridge_name(), .mac = mac, .mtu = options.mtu ? *options.mtu : uplink_mtu()});
+        // In the same system call: killed behind it, this process leaves a bridge that is known.
+        set_link(make, bridge_name(), {.alias = alias()});
         get_link(make, bridge_name());
         link_info made;
         route.transact(make, [&](std::size_t, const netlink_message& m) { made = parse_link(m); });
@@ -248,8 +253,7 @@ class network_state {
             });
         netlink_batch setup;
         set_link(setup, made.index,
-                 {.alias = alias(),
-                  .no_link_local = made.has_ipv6,
+                 {.no_link_local = made.has_ipv6,
                   .ipv4 = {{ipv4_setting::forwarding, 1},
                            {ipv4_setting::route_localnet, 1},  // the firewall guards it
                            {ipv4_setting::rp_filter, 2},
@@ -266,13 +270,27 @@ class network_state {
         if (options.subnet6) add_loopback_route(setup, made.index);
         route.transact(setup);
     }
+    // What a person has to know, or to do.
+    void tell_obstacles() const {
+        if (current_observer.load() == nullptr) return;
+        report_notice(
+            "route_localnet was switched on for " + bridge_name() +
+            " alone, so that published ports are reached by 127.0.0.1; the table kumiki-" +
+            options.name + " drops what comes to 127.0.0.0/8 from elsewhere");
+        try {
+            for (const firewall_obstacle& each : find_obstacles(netns_.get(), bridge_name()))
+                report_notice(to_string(each));
+        } catch (const error& failure) {  // theirs could not be read: that stops nobody
+            report_notice(failure.what());
+        }
+    }
     void remove_all(int directory) noexcept {
         release_quietly([this] {
             if (wall) wall->remove();
         });
         release_quietly([this] { delete_links(); });
         release_quietly([&] { return_bridge(directory, netns_.get(), route); });
-        for (const char* file : {"settings", "leases4", "leases6"}) ::unlinkat(directory, file, 0);
+        delete_network_files(directory);
     }
     void close() noexcept {
         remover.reset();  // its leases are the pools'

@@ -18,6 +18,7 @@
 #include <kumiki/netlink/nft_set.hpp>
 #include <kumiki/netlink/nft_value.hpp>
 #include <kumiki/netlink/nftables.hpp>
+#include <kumiki/network/bridge_options.hpp>
 
 namespace kumiki::inline v0 {
 
@@ -31,6 +32,8 @@ struct firewall_options {
     std::string bridge{};  ///< the bridge that its containers' ports are on
     std::vector<cidr> subnets{};  ///< the networks that its containers' addresses are in
     bridge_use use = bridge_use::own;
+    rule_lifetime lifetime =
+        rule_lifetime::shared;  ///< with_process: this object's socket owns them
 };
 
 namespace detail {
@@ -98,6 +101,10 @@ struct ruleset {
         return std::string(what) + (family == ip_family::v4 ? "4" : "6");
     }
 };
+
+inline nft::owner owner_of(const firewall_options& options) noexcept {
+    return options.lifetime == rule_lifetime::shared ? nft::owner::nobody : nft::owner::socket;
+}
 
 inline constexpr ip_family both_families[] = {ip_family::v4, ip_family::v6};
 

@@ -1,0 +1,205 @@
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <kumiki/network/bridge_network.hpp>
+#include <kumiki/network/host_firewall.hpp>
+
+#include "support/catch.hpp"
+#include "support/netns.hpp"
+#include "support/scratch.hpp"
+
+using namespace kumiki;
+using kumiki_test::private_netns;
+
+#define NEEDS_NETNS                                                                                \
+    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
+
+namespace {
+
+bool shell(const private_netns& in, const std::string& command) {
+    return in.run([&] { return std::system(("exec 2>/dev/null; " + command).c_str()); }) == 0;
+}
+
+std::string output(const private_netns& in, const std::string& command) {
+    return in.run([&] {
+        FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
+        std::string text;
+        char buffer[4096];
+        while (const auto n = std::fread(buffer, 1, sizeof buffer, pipe)) text.append(buffer, n);
+        ::pclose(pipe);
+        return text;
+    });
+}
+
+void load(const private_netns& in, const std::string& rules) {
+    REQUIRE(shell(in, "nft -f - <<'END'\n" + rules + "\nEND\n"));
+}
+
+}  // namespace
+
+TEST_CASE("Where nothing of others drops there is no obstacle") {
+    NEEDS_NETNS;
+    const private_netns ns;
+    CHECK(find_obstacles(ns.fd(), "km-web").empty());
+    load(ns,
+         "table inet theirs {\n"
+         "chain in { type filter hook input priority 0; policy drop; }\n"
+         "chain f { type filter hook forward priority 0; ip saddr 192.0.2.7 drop; }\n}\n"
+         "table inet kumiki-web {\n"
+         "chain f { type filter hook forward priority 0; policy drop; }\n}");
+    CHECK(find_obstacles(ns.fd(), "km-web").empty());
+}
+
+TEST_CASE("The forward policy of the iptables program is named, and its remedy removes it") {
+    NEEDS_NETNS;
+    const std::string form = GENERATE("nft", "legacy");
+    const std::string tool = GENERATE("iptables", "ip6tables");
+    CAPTURE(form, tool);
+    const private_netns ns;
+    const std::string program = tool + "-" + form;
+    if (!shell(ns, program + " -P FORWARD DROP"))
+        KUMIKI_SKIP(program + " is missing, or this kernel lacks its tables");
+    const std::string before = output(ns, program + "-save");
+    const auto found = find_obstacles(ns.fd(), "km-web");
+    CHECK(output(ns, program + "-save") == before);
+    REQUIRE(found.size() == 1);
+    CHECK(found[0].owner == "iptables");
+    CHECK(found[0].chain == "FORWARD");
+    CHECK(found[0].table == std::string(tool == "iptables" ? "ip" : "ip6") + " filter" +
+                                (form == "legacy" ? " (legacy)" : ""));
+    CHECK(found[0].remedy ==
+          tool + " -I FORWARD -i km-web -j ACCEPT; " + tool + " -I FORWARD -o km-web -j ACCEPT");
+    // One direction is not enough, nor is a rule for an interface whose name begins alike.
+    const auto run = [&](const std::string& arguments) {
+        REQUIRE(shell(ns, program + " " + arguments));
+    };
+    run("-I FORWARD -i km-web -j ACCEPT");
+    run("-I FORWARD -o km-web2 -j ACCEPT");
+    CHECK(find_obstacles(ns.fd(), "km-web").size() == 1);
+    run("-I FORWARD -o km-web -j ACCEPT");
+    CHECK(find_obstacles(ns.fd(), "km-web").empty());
+    // A last rule drops as a policy does.
+    run("-P FORWARD ACCEPT");
+    run("-F FORWARD");
+    CHECK(find_obstacles(ns.fd(), "km-web").empty());
+    run("-A FORWARD -p tcp -j DROP");
+    CHECK(find_obstacles(ns.fd(), "km-web").empty());
+    run("-A FORWARD -j DROP");
+    CHECK(find_obstacles(ns.fd(), "km-web").size() == 1);
+}
+
+TEST_CASE("Docker and ufw are known by their chains, and told how they want to be asked") {
+    NEEDS_NETNS;
+    const std::string program = GENERATE("iptables-nft", "iptables-legacy");
+    CAPTURE(program);
+    const private_netns ns;
+    if (!shell(ns, program + " -P FORWARD DROP"))
+        KUMIKI_SKIP(program + " is missing, or this kernel lacks its tables");
+    SECTION("Docker") {
+        REQUIRE(
+            shell(ns, program + " -N DOCKER-USER && " + program + " -A FORWARD -j DOCKER-USER"));
+        auto found = find_obstacles(ns.fd(), "km-web");
+        REQUIRE(found.size() == 1);
+        CHECK(found[0].owner == "Docker");
+        CHECK(found[0].remedy.starts_with("iptables -I DOCKER-USER -i km-web"));
+        REQUIRE(shell(ns, program + " -I DOCKER-USER -i km-web -j ACCEPT && " + program +
+                              " -I DOCKER-USER -o km-web -j ACCEPT"));
+        CHECK(find_obstacles(ns.fd(), "km-web").empty());
+    }
+    SECTION("ufw") {
+        REQUIRE(shell(ns, program + " -N ufw-user-forward && " + program +
+                              " -A FORWARD -j ufw-user-forward"));
+        const auto found = find_obstacles(ns.fd(), "km-web");
+        REQUIRE(found.size() == 1);
+        CHECK(found[0].owner == "ufw");
+        CHECK(found[0].remedy == "ufw route allow in on km-web; ufw route allow out on km-web");
+    }
+}
+
+TEST_CASE("A table that ends in a rejection, as firewalld's, is named") {
+    NEEDS_NETNS;
+    const private_netns ns;
+    load(ns,
+         "table inet firewalld {\n"
+         "chain filter_FORWARD { type filter hook forward priority filter + 10; policy accept;\n"
+         "ct state { established, related } accept\n jump zones\n"
+         "reject with icmpx admin-prohibited\n}\n"
+         "chain zones { }\n}");
+    const std::string before = output(ns, "nft list ruleset");
+    const auto found = find_obstacles(ns.fd(), "km-web");
+    CHECK(output(ns, "nft list ruleset") == before);
+    REQUIRE(found.size() == 1);
+    CHECK(found[0].owner == "firewalld");
+    CHECK(found[0].chain == "filter_FORWARD");
+    CHECK(to_string(found[0]).find("--zone=trusted --add-interface=km-web") != std::string::npos);
+    load(ns,
+         "table inet firewalld {\n chain trusted { accept; }\n"
+         "chain zones { iifname \"km-web\" goto trusted; oifname \"km-web\" goto trusted; }\n}");
+    CHECK(find_obstacles(ns.fd(), "km-web").empty());
+}
+
+TEST_CASE("A table of anybody's is named with the rules that it wants") {
+    NEEDS_NETNS;
+    const private_netns ns;
+    load(ns, "table ip mine { chain way { type filter hook forward priority 0; policy drop; }\n}");
+    const auto found = find_obstacles(ns.fd(), "km-web");
+    REQUIRE(found.size() == 1);
+    CHECK(found[0].owner == "mine");
+    // The remedy does what it says.
+    REQUIRE(shell(ns, found[0].remedy));
+    CHECK(find_obstacles(ns.fd(), "km-web").empty());
+}
+
+TEST_CASE("A network that is made under a filter that drops tells its remedy, once, and goes on") {
+    NEEDS_NETNS;
+    const private_netns ns;
+    const kumiki_test::scratch place;
+    load(ns,
+         "table ip mine {\n"
+         "chain way { type filter hook forward priority 0; policy drop; }\n}");
+    struct noting : observer {
+        std::vector<std::string> told{};
+        observer* before = set_observer(this);
+        ~noting() override { set_observer(before); }
+        void notice(std::string_view text) noexcept override { told.emplace_back(text); }
+    } notes;
+    const auto open = [&] {
+        return ns.run([&] {
+            return bridge_network::open(
+                {.name = "web",
+                 .subnet = {.address = ip_address::parse("10.88.0.0"), .prefix = 24},
+                 .state_directory = place.path()});
+        });
+    };
+    const auto net = open();
+    const auto again = open();
+    const auto count = [&](const char* part) {
+        int found = 0;
+        for (const std::string& each : notes.told)
+            found += each.find(part) != std::string::npos ? 1 : 0;
+        return found;
+    };
+    CHECK(count("nft insert rule ip mine way iifname km-web accept") == 1);
+    CHECK(count("route_localnet") == 1);
+}
+
+TEST_CASE("No table's bytes make the parser read beyond them") {
+    std::mt19937 random(4711);
+    for (int round = 0; round < 50000; ++round) {
+        std::vector<std::byte> entries(random() % 700);
+        for (std::byte& each : entries)
+            each = static_cast<std::byte>(random() % 3 == 0 ? random() : 0);
+        const auto family = round % 2 == 0 ? ip_family::v4 : ip_family::v6;
+        const std::size_t offsets = family == ip_family::v4 ? 88 : 140;
+        if (entries.size() > offsets + 4) {
+            const std::uint16_t parts[2] = {static_cast<std::uint16_t>(100 + random() % 120),
+                                            static_cast<std::uint16_t>(140 + random() % 300)};
+            std::memcpy(entries.data() + offsets, parts, sizeof parts);
+        }
+        (void)detail::parse_legacy_entries({}, entries, family, "km-web");
+    }
+    SUCCEED("50000 of them");
+}
