@@ -142,6 +142,7 @@
 #include <kumiki/network/firewall.hpp>
 #include <kumiki/network/flow_rules.hpp>
 #include <kumiki/network/forwarding.hpp>
+#include <kumiki/network/host_resolver.hpp>
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/loopback_route.hpp>
 #include <kumiki/network/names.hpp>

@@ -167,6 +167,21 @@ TEST_CASE("a container finds its address, its route and its own name inside") {
     });
 }
 
+TEST_CASE("the spec's lines stand in the hosts file, and its resolver in resolv.conf") {
+    const kumiki_test::busybox_root root;
+    auto spec = kumiki_test::shell_spec(
+        root, "cat /etc/hosts /etc/resolv.conf; busybox ping -c 1 -W 1 self");
+    spec.hosts = {{"192.0.2.9"_ip, "ledger"}, {"127.0.0.9"_ip, "self"}};
+    spec.resolver = {
+        .nameservers = {"192.0.2.53"_ip}, .search = {"shop.example"}, .options = {"ndots:1"}};
+    const auto seen = kumiki_test::run_shell(std::move(spec));
+    INFO(seen.output);
+    CHECK(seen.output.find("192.0.2.9\tledger\n") != std::string::npos);
+    CHECK(seen.output.find("search shop.example\nnameserver 192.0.2.53\noptions ndots:1\n") !=
+          std::string::npos);
+    CHECK(seen.output.find("PING self (127.0.0.9)") != std::string::npos);
+}
+
 TEST_CASE("a container with its egress denied reaches nothing, with its first packet too") {
     if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
     site here;
