@@ -136,6 +136,7 @@
 #include <kumiki/network/bridge_rules.hpp>
 #include <kumiki/network/container_rules.hpp>
 #include <kumiki/network/denial_rules.hpp>
+#include <kumiki/network/dns_message.hpp>
 #include <kumiki/network/end_flows.hpp>
 #include <kumiki/network/endpoint.hpp>
 #include <kumiki/network/endpoint_remover.hpp>
@@ -145,6 +146,8 @@
 #include <kumiki/network/host_resolver.hpp>
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/loopback_route.hpp>
+#include <kumiki/network/name_answers.hpp>
+#include <kumiki/network/name_table.hpp>
 #include <kumiki/network/names.hpp>
 #include <kumiki/network/network_state.hpp>
 #include <kumiki/network/policy.hpp>
@@ -152,6 +155,8 @@
 #include <kumiki/network/port_holder.hpp>
 #include <kumiki/network/port_reservation.hpp>
 #include <kumiki/network/publish.hpp>
+#include <kumiki/network/resolver.hpp>
+#include <kumiki/network/resolver_socket.hpp>
 #include <kumiki/network/ruleset.hpp>
 #include <kumiki/network/shared_place.hpp>
 #include <kumiki/ns/id_map.hpp>

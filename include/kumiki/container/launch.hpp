@@ -66,10 +66,19 @@ inline std::vector<made_file> etc_files(const container_spec& spec, const std::s
     const auto loopback = mode != nullptr && *mode == network_mode::host
                               ? loopback_servers::kept
                               : loopback_servers::left_out;
+    resolver_options resolver = spec.resolver;
+    const auto* place = std::get_if<network_attachment>(&spec.network);
+    const bool has_names = place != nullptr && place->network->options.names == name_service::on;
+    if (has_names) {
+        const bridge_options& network = place->network->options;
+        if (resolver.nameservers.empty()) resolver.nameservers = {gateway_of(network.subnet)};
+        if (resolver.search.empty() && !network.domain.empty()) resolver.search = {network.domain};
+    }
+    // The host's search list would have its siblings' names asked for outside first.
+    const std::string host = has_names ? "" : host_resolv_conf(loopback);
     return {{"/etc/hostname", hostname_text(hostname)},
             {"/etc/hosts", hosts_text(hostname, addresses, spec.hosts)},
-            {"/etc/resolv.conf",
-             resolv_conf_text(host_resolv_conf(loopback), spec.resolver, loopback)}};
+            {"/etc/resolv.conf", resolv_conf_text(host, resolver, loopback)}};
 }
 
 /// A closed one would be the next thing that is opened, here or in the child: a mount of the host,

@@ -43,8 +43,9 @@ inline void put_published_rules(nft::batch& change, const nft::table& table) {
 
 /// What stands between a published port and its container, and between a container and the rest.
 inline void put_filter_rules(nft::batch& change, const nft::table& table,
-                             const std::string& bridge) {
+                             const firewall_options& options) {
     using namespace nft;
+    const std::string& bridge = options.bridge;
     const auto answers = state_is_any(ct_state::established | ct_state::related);
     const auto verdicts = [&](const char* chain, side which, const auto& map, const auto&... when) {
         for (const ip_family family : both_families)
@@ -80,6 +81,15 @@ inline void put_filter_rules(nft::batch& change, const nft::table& table,
     change.add_rule(table, "host", "", family_is(ip_family::v6),
                     icmp_type_is(icmpv6_number, echo_v6), load_address(ip_family::v6, side::source),
                     decide_by(ruleset::egress(ip_family::v6).name));
+    if (options.names == name_service::on)
+        for (const cidr& subnet : options.subnets) {
+            const ip_address gateway = gateway_of(subnet);
+            for (const protocol transport : {protocol::udp, protocol::tcp})
+                change.add_rule(table, "host", "names",
+                                to({gateway, static_cast<std::uint8_t>(gateway.bits())}),
+                                protocol_is(transport), load_destination_port(),
+                                is_port_in({53, 53}), decide{accept()});
+        }
     put_denial(change, table, "host", "the host is not a peer");
 }
 
@@ -113,6 +123,7 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
                                      ruleset::egress(family), ruleset::ingress(family)})
             change.add_set(tables.inet, each);
         change.add_set(tables.bridge, ruleset::sources(family));
+        if (options.names == name_service::on) change.add_set(tables.inet, ruleset::names(family));
     }
     change.add_set(tables.bridge, ruleset::ports());
 
@@ -148,7 +159,7 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
     for (const char* const chain : {"prerouting", "output"})
         change.add_rule(tables.inet, chain, "", destination_is_local(), decide{go_to("published")});
     put_masquerade_rules(change, tables.inet, options);
-    put_filter_rules(change, tables.inet, options.bridge);
+    put_filter_rules(change, tables.inet, options);
     put_bridge_rules(change, tables.bridge);
 }
 

@@ -31,6 +31,8 @@ struct firewall_rules {
     std::vector<published_port> publish{};  ///< with picked ports filled in (port_reservation)
     policy ingress = allow_all();  ///< who may use the published ports
     policy egress = allow_all();  ///< what it may open; denied is also a ping to the host
+    std::vector<std::string> aliases{};  ///< further names in a network with a resolver
+    std::uint32_t birth = 0;  ///< a number of this connection: names of others do not count as its
 };
 
 /// Errors: invalid_input that names what cannot be.
@@ -51,6 +53,7 @@ inline void require_valid(const firewall_rules& rules, const firewall_options& o
                 throw invalid_input("container's address", to_string(address),
                                     "It has another one of the same family.");
     }
+    for (const std::string& alias : rules.aliases) detail::require_rule_name("alias", alias);
     for (const published_port& port : rules.publish) {
         require_valid(port);
         bool covered = false;
@@ -64,6 +67,9 @@ inline void require_valid(const firewall_rules& rules, const firewall_options& o
 }
 
 namespace detail {
+
+/// The lowest bit of a birth: the container may have names asked for outside of the network.
+inline constexpr std::uint32_t names_go_out = 1;
 
 /// One container's part of the rules. `options` and `rules` must outlive it.
 class container_rules {
@@ -82,6 +88,7 @@ class container_rules {
                 if (each.covers(family)) publish(each, address);
         }
         add(tables_.bridge, ruleset::ports(), {.key = nft::value::name(rules.port)});
+        if (options.names == name_service::on) put_names(options);
     }
 
     void add_to(nft::batch& change) const {
@@ -131,10 +138,32 @@ class container_rules {
         return rules.otherwise() == access::allow ? nft::accept() : nft::drop();
     }
     void add(const nft::table& table, const nft::set& set, nft::element element) {
-        element.comment = rules_.container;
+        if (element.comment.empty()) element.comment = rules_.container;
         if (parts_.empty() || parts_.back().set.name != set.name)
             parts_.push_back({.table = table, .set = set});
         parts_.back().elements.push_back(std::move(element));
+    }
+    // Whoever may send to a resolver may have one asked; so a container that reaches nothing outside
+    // gets nothing out in the names that it asks for (CVE-2024-29018).
+    std::uint32_t birth(const firewall_options& options) const {
+        bool asks = false;
+        for (const cidr& subnet : options.subnets)
+            asks = asks || rules_.egress.verdict(gateway_of(subnet), udp(53)) == access::allow;
+        return (rules_.birth | names_go_out) ^ (asks ? 0 : names_go_out);
+    }
+    void put_names(const firewall_options& options) {
+        const nft::value data = nft::value::number(birth(options));
+        for (const ip_address& address : rules_.addresses) {
+            std::uint32_t number = 0;
+            const auto put = [&](const std::string& name) {
+                add(tables_.inet, ruleset::names(address.family()),
+                    {.key = nft::concat(address, nft::value::number(number++)),
+                     .data = data,
+                     .comment = name});
+            };
+            put(rules_.container);
+            for (const std::string& alias : rules_.aliases) put(alias);
+        }
     }
     void publish(const published_port& port, const ip_address& address) {
         for (std::uint32_t i = 0; i < port.host.count(); ++i) {

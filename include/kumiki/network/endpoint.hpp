@@ -11,6 +11,8 @@
 // Kernel: as bridge_network.hpp. Left out: changing publish and policy while connected.
 #pragma once
 
+#include <sys/random.h>
+
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -279,7 +281,10 @@ inline endpoint_reservation reserve(network_attachment attachment, std::string c
                     .addresses = std::move(addresses),
                     .publish = parts->ports.ports(),
                     .ingress = options.ingress,
-                    .egress = options.egress};
+                    .egress = options.egress,
+                    .aliases = options.aliases};
+    if (network.options.names == name_service::on)
+        sys::check(::getrandom(&parts->rules.birth, sizeof parts->rules.birth, 0), "getrandom");
     return endpoint_reservation(std::move(parts));
 }
 

@@ -35,6 +35,10 @@ inline std::string require_hostname(std::string name) {
     return name;
 }
 
+/// Whether the containers of a network find each other by name, through a resolver on the host's
+/// addresses in it (resolver.hpp).
+enum class name_service : std::uint8_t { off, on };
+
 /// A line of /etc/hosts.
 struct host_entry {
     ip_address address = {};

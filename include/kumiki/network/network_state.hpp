@@ -90,8 +90,10 @@ class network_state {
         const auto firewall_for = [this] {
             std::vector<cidr> subnets{options.subnet};
             if (options.subnet6) subnets.push_back(*options.subnet6);
-            return firewall::open(
-                {.network = options.name, .bridge = bridge_name(), .subnets = subnets});
+            return firewall::open({.network = options.name,
+                                   .bridge = bridge_name(),
+                                   .subnets = subnets,
+                                   .names = options.names});
         };
         if (alone) {
             require_name_free();
@@ -121,7 +123,8 @@ class network_state {
     std::string describe() const {
         return to_string(options.subnet) +
                (options.subnet6 ? " " + to_string(*options.subnet6) : "") +
-               (options.mtu ? " mtu " + std::to_string(*options.mtu) : "");
+               (options.mtu ? " mtu " + std::to_string(*options.mtu) : "") +
+               (options.names == name_service::on ? " names " + options.domain : "");
     }
     void require_name_free() {
         const auto link = find_link(route, bridge_name());
