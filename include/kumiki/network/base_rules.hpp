@@ -63,6 +63,8 @@ inline void put_filter_rules(nft::batch& change, const nft::table& table,
 
     change.add_rule(table, "ingress", "", output_is(bridge, NFT_CMP_NEQ), decide{leave()});
     change.add_rule(table, "ingress", "", answers, decide{accept()});
+    verdicts("ingress", side::destination, ruleset::direct, input_is(bridge),
+             destination_was_translated(NFT_CMP_EQ));
     put_denial(change, table, "ingress", "not published", destination_was_translated(NFT_CMP_EQ));
     verdicts("ingress", side::destination, ruleset::ingress);
     put_denial(change, table, "ingress", "not a container's address");
@@ -119,8 +121,9 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
     change.add_table(tables.inet, "kumiki network " + options.network);
     change.add_table(tables.bridge, "kumiki network " + options.network);
     for (const ip_family family : both_families) {
-        for (const nft::set& each : {ruleset::publish(family), ruleset::publish_any(family),
-                                     ruleset::egress(family), ruleset::ingress(family)})
+        for (const nft::set& each :
+             {ruleset::publish(family), ruleset::publish_any(family), ruleset::egress(family),
+              ruleset::ingress(family), ruleset::direct(family)})
             change.add_set(tables.inet, each);
         change.add_set(tables.bridge, ruleset::sources(family));
         if (options.names == name_service::on) change.add_set(tables.inet, ruleset::names(family));

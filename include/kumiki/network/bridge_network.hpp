@@ -33,6 +33,9 @@ struct attach_options {
     policy ingress = allow_all();
     /// What the container may reach.
     policy egress = allow_all();
+    /// Which containers of the network may open it at its own addresses and ports, without a
+    /// published one: the peers are their addresses. Their egress policies have to allow it, too.
+    policy siblings = deny_all();
     /// Its addresses; none: free ones are leased.
     std::optional<ip_address> address = {};
     std::optional<ip_address> address6 = {};

@@ -282,6 +282,7 @@ inline endpoint_reservation reserve(network_attachment attachment, std::string c
                     .publish = parts->ports.ports(),
                     .ingress = options.ingress,
                     .egress = options.egress,
+                    .siblings = options.siblings,
                     .aliases = options.aliases};
     if (network.options.names == name_service::on)
         sys::check(::getrandom(&parts->rules.birth, sizeof parts->rules.birth, 0), "getrandom");

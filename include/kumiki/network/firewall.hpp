@@ -3,7 +3,7 @@
 //
 // nf_tables and ctnetlink; the rules stand in base_rules.hpp and container_rules.hpp. Between containers, from the outside to a
 // container, and from a container to the host's own services, nothing passes but what is published and
-// allowed, and answers. The host itself can reach its containers always: it is their owner.
+// allowed, what siblings may open directly, and answers. The host itself can reach its containers always: it is their owner.
 // Left out: the links (bridge_network.hpp), logging, a watch over foreign changes.
 #pragma once
 
@@ -124,8 +124,10 @@ class firewall {
         change.commit(netfilter_);
         if (count_flows(netfilter_) != 0)
             for (const ip_address& address : before.addresses)
-                detail::end_flows(netfilter_, address,
-                                  [&](const flow& each) { return !detail::permits(after, each); });
+                detail::end_flows(netfilter_, address, [&](const flow& each) {
+                    return !detail::permits(after, each) ||
+                           !detail::permits_sibling(options_, after, each);
+                });
         end_stale_flows(after);
     }
 

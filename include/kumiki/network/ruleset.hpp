@@ -85,6 +85,13 @@ struct ruleset {
                 .key = {nft::fields::address(family)},
                 .kind = nft::set_kind::verdict_map};
     }
+    /// Container's address to which of its siblings may open it without a published port; no element:
+    /// none.
+    static nft::set direct(ip_family family) {
+        return {.name = named("direct", family),
+                .key = {nft::fields::address(family)},
+                .kind = nft::set_kind::verdict_map};
+    }
     /// {container's address, number of the name} to the container's birth; the comment is the name.
     /// No rule looks at it: name_table.hpp reads it.
     static nft::set names(ip_family family) {
