@@ -466,3 +466,36 @@ TEST_CASE("A sibling opens what it was allowed to directly, as itself, and other
     const auto next = kumiki_test::serve(heir_ns, SOCK_STREAM, "10.88.0.2"_ip, 5432);
     CHECK(from(client_ns, SOCK_STREAM, "10.88.0.2"_ip, 5432, next) == "nobody");
 }
+
+TEST_CASE(
+    "No two containers' links have one name, whatever their bridges' and leases' numbers are") {
+    NEEDS_NETNS;
+    // The names tell number from number: 2 and 33 * 36 + 5 are not 2 * 36 + 33 and 5.
+    test_host host("10.88.0.0/16"_cidr, {});
+    const int first = host.net->bridge().index;
+    REQUIRE(first < 36);
+    const int second = first * 36 + 33;
+    netlink_batch batch;
+    const int last = list_links(host.socket).back().index;
+    for (int index = last + 1; index < second; ++index)
+        create_bridge(batch, {.name = "t" + std::to_string(index)});
+    host.socket.transact(batch);
+    const auto other = host.ns.run([&] {
+        return bridge_network::open(
+            {.name = "other", .subnet = "10.99.0.0/24"_cidr, .state_directory = host.place.path()});
+    });
+    REQUIRE(other.bridge().index == second);
+    const private_netns one, two;
+    const auto far = host.connect(one, "far", {.address = "10.88.4.169"_ip});
+    const auto near =
+        host.ns.run([&] { return reserve(other.attach({.address = "10.99.0.5"_ip}), "near"); })
+            .connect(two.fd());
+    CHECK(far.host_link() != near.host_link());
+    CHECK(find_link(host.socket, far.host_link())->master == first);
+    CHECK(find_link(host.socket, near.host_link())->master == second);
+}
+
+TEST_CASE("The longest name of a container's link is one that an interface can have") {
+    CHECK(detail::port_name(2147483647, (1U << 24) - 2).size() <= 15);
+    CHECK(detail::port_name(2, 2) == "km2x2");
+}

@@ -18,6 +18,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -48,6 +49,20 @@ inline void bring_loopback_up(int netns_fd) {
 
 namespace detail {
 
+/// The host's link to a container: the bridge's index and the lease's number, nobody else's name while
+/// both are held. An 'x' is between the two numbers and no digit, and in base 35 they are short
+/// enough for any index and any IPv4 network.
+inline std::string port_name(int bridge, std::uint64_t lease) {
+    const auto text = [](std::uint64_t number) {
+        constexpr std::string_view figures = "0123456789abcdefghijklmnopqrstuvwyz";
+        std::string digits;
+        for (; number != 0 || digits.empty(); number /= figures.size())
+            digits.insert(0, 1, figures[number % figures.size()]);
+        return digits;
+    };
+    return "km" + text(static_cast<std::uint64_t>(bridge)) + "x" + text(lease);
+}
+
 /// What an endpoint holds beside the kernel objects that it makes.
 struct endpoint_parts {
     network_attachment attachment;
@@ -57,17 +72,8 @@ struct endpoint_parts {
     port_reservation ports = {};
     firewall_rules rules = {};
 
-    // The bridge's index and the lease's number: nobody else's name while both are held, and short
-    // enough in base 36 for any index and any IPv4 network.
     std::string link_name() const {
-        const auto text = [](std::uint64_t number) {
-            std::string digits;
-            for (; number != 0 || digits.empty(); number /= 36)
-                digits.insert(0, 1, "0123456789abcdefghijklmnopqrstuvwxyz"[number % 36]);
-            return digits;
-        };
-        return "km" + text(static_cast<std::uint64_t>(attachment.network->bridge.index)) + "x" +
-               text(lease4.offset());
+        return port_name(attachment.network->bridge.index, lease4.offset());
     }
     mac_address mac() const {
         return attachment.options.mac.value_or(mac_address::from(lease4.address()));
