@@ -139,6 +139,7 @@ struct site {
     std::list<private_netns> insides = {};
     std::list<endpoint> links = {};
     std::list<std::jthread> servers = {};
+    io_backend backend = io_backend::automatic;
 
     site() {
         bring_loopback_up(host.fd());
@@ -185,7 +186,7 @@ struct site {
         std::atomic<bool> ready = false;
         servers.emplace_back([&, options](const std::stop_token& stop) {
             if (!elsewhere) ::setns(host.fd(), CLONE_NEWNET);
-            scheduler io;
+            scheduler io({.backend = backend});
             auto work = serve_names(io, what, options);
             ready = true;
             try {
@@ -209,6 +210,7 @@ TEST_CASE("Containers find each other by name over UDP and TCP, in both families
     site here;
     const auto& web = here.add("web", {.address = "10.88.0.7"_ip});
     here.add("db", {.address = "10.88.0.9"_ip, .aliases = {"postgres", "store"}});
+    here.backend = GENERATE(io_backend::automatic, io_backend::epoll);
     here.serve();
     CHECK(ask(web, "db") == "10.88.0.9");
     CHECK(ask(web, "db", 28) == "fd00:88::9");
@@ -258,6 +260,7 @@ TEST_CASE("What is no container's name is asked for outside, over UDP and TCP") 
     const outside_server server(here.outside, "192.0.2.53"_ip, answer_all);
     const auto& web = here.add("web");
     const bool elsewhere = GENERATE(false, true);
+    here.backend = GENERATE(io_backend::automatic, io_backend::epoll);
     here.serve(here.net, forward_to({"192.0.2.53"_ip}), elsewhere);
     CHECK(ask(web, "example.org") == "198.51.100.1");
     CHECK(server.asked() == 1);
