@@ -166,6 +166,7 @@
 #include <kumiki/network/container_rules.hpp>
 #include <kumiki/network/denial_rules.hpp>
 #include <kumiki/network/denials.hpp>
+#include <kumiki/network/dns_message.hpp>
 #include <kumiki/network/end_flows.hpp>
 #include <kumiki/network/endpoint.hpp>
 #include <kumiki/network/endpoint_change.hpp>
@@ -175,11 +176,14 @@
 #include <kumiki/network/flow_rules.hpp>
 #include <kumiki/network/forwarding.hpp>
 #include <kumiki/network/host_firewall.hpp>
+#include <kumiki/network/host_resolver.hpp>
 #include <kumiki/network/interface_settings.hpp>
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/legacy_tables.hpp>
 #include <kumiki/network/loopback_route.hpp>
 #include <kumiki/network/moved_link.hpp>
+#include <kumiki/network/name_answers.hpp>
+#include <kumiki/network/name_table.hpp>
 #include <kumiki/network/names.hpp>
 #include <kumiki/network/network_remains.hpp>
 #include <kumiki/network/network_state.hpp>
@@ -190,6 +194,8 @@
 #include <kumiki/network/port_reservation.hpp>
 #include <kumiki/network/publish.hpp>
 #include <kumiki/network/reconcile.hpp>
+#include <kumiki/network/resolver.hpp>
+#include <kumiki/network/resolver_socket.hpp>
 #include <kumiki/network/rule_keeper.hpp>
 #include <kumiki/network/ruleset.hpp>
 #include <kumiki/network/shaping.hpp>

@@ -6,6 +6,7 @@
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/link.hpp>
 #include <kumiki/network/bridge_network.hpp>
+#include <kumiki/network/resolver.hpp>
 
 #include "container/support.hpp"
 #include "support/busybox.hpp"
@@ -164,6 +165,64 @@ TEST_CASE("a container finds its address, its route and its own name inside") {
         CHECK(seen.output.find("default via 10.88.0.1 dev eth0") != std::string::npos);
         CHECK(seen.output.find("default via fd00:88::1 dev eth0") != std::string::npos);
         CHECK(seen.output.find("10.88.0.9\tnamed") != std::string::npos);
+    });
+}
+
+TEST_CASE("the spec's lines stand in the hosts file, and its resolver in resolv.conf") {
+    const kumiki_test::busybox_root root;
+    auto spec = kumiki_test::shell_spec(
+        root, "cat /etc/hosts /etc/resolv.conf; busybox ping -c 1 -W 1 self");
+    spec.hosts = {{"192.0.2.9"_ip, "ledger"}, {"127.0.0.9"_ip, "self"}};
+    spec.resolver = {
+        .nameservers = {"192.0.2.53"_ip}, .search = {"shop.example"}, .options = {"ndots:1"}};
+    const auto seen = kumiki_test::run_shell(std::move(spec));
+    INFO(seen.output);
+    CHECK(seen.output.find("192.0.2.9\tledger\n") != std::string::npos);
+    CHECK(seen.output.find("search shop.example\nnameserver 192.0.2.53\noptions ndots:1\n") !=
+          std::string::npos);
+    CHECK(seen.output.find("PING self (127.0.0.9)") != std::string::npos);
+}
+
+TEST_CASE("containers of a network with names look each other up as programs do") {
+    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    site here;
+    here.host.run([&] {
+        const auto net = bridge_network::open({.name = "web",
+                                               .subnet = "10.88.0.0/24"_cidr,
+                                               .subnet6 = "fd00:88::/64"_cidr,
+                                               .names = name_service::on,
+                                               .domain = "shop.internal",
+                                               .state_directory = here.place.path()});
+        auto server = here.spec(serve);
+        server.name = "front-" + server.name;
+        server.network =
+            net.attach({.publish = {tcp(8080, 80)}, .address = "10.88.0.9"_ip, .aliases = {"db"}});
+        auto client = here.spec(
+            "cat /etc/resolv.conf; nslookup -type=a db; nslookup -type=aaaa db.shop.internal; "
+            "nslookup -type=a nobody");
+        client.network = net.attach({.egress = deny_all().allow("10.88.0.0/24"_cidr)});
+        kumiki_test::outcome seen;
+        scheduler io;
+        io.run(with_scope(io, [&](scope& tasks) -> task<void> {
+            tasks.spawn(serve_names(io, net, {.forward_to = {{}}}));
+            kumiki_test::pipe_pair pipe;
+            server.process.stdio[1] = pipe.out.get();
+            auto box = co_await container::start(io, std::move(server));
+            pipe.out.reset();
+            std::byte buffer[16];
+            co_await io.read(pipe.in.get(), buffer);
+            auto outcome = co_await kumiki_test::start_and_read(io, std::move(client));
+            seen = std::move(outcome);
+            tasks.cancel();
+        }));
+        INFO(seen.output);
+        const auto says = [&](const char* text) {
+            return seen.output.find(text) != std::string::npos;
+        };
+        CHECK(seen.output.starts_with("search shop.internal\nnameserver 10.88.0.1\n"));
+        CHECK(says("Name:\tdb.shop.internal\nAddress: 10.88.0.9\n"));
+        CHECK(says("Name:\tdb.shop.internal\nAddress: fd00:88::9\n"));
+        CHECK(says("NXDOMAIN"));
     });
 }
 

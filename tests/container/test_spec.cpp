@@ -142,3 +142,15 @@ TEST_CASE("a bad root filesystem and a bad process are refused with the spec") {
     CHECK_THROWS_AS(spec.validate(), error);
     CHECK_FALSE(refusal([](container_spec& bad) { bad.process.args = {}; }).empty());
 }
+
+TEST_CASE("a line of the hosts file or a resolver's word that cannot be is refused") {
+    CHECK(refusal([](container_spec& spec) { spec.hosts = {{.name = "a b"}}; }).find("'a b'") !=
+          std::string::npos);
+    CHECK(refusal([](container_spec& spec) {
+              spec.resolver.search = {"a\nnameserver"};
+          }).find("resolver option") != std::string::npos);
+    CHECK(refusal([](container_spec& spec) {
+              spec.hosts = {{.name = "db"}};
+              spec.resolver.options = {"ndots:1"};
+          }).empty());
+}

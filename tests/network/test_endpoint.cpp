@@ -451,3 +451,103 @@ TEST_CASE("Loopback alone comes up, with both of its addresses") {
     const auto server = kumiki_test::serve(inside, SOCK_STREAM, "127.0.0.1"_ip, 80);
     CHECK(kumiki_test::reaches(inside, SOCK_STREAM, "127.0.0.1"_ip, 80, server));
 }
+
+TEST_CASE("A sibling opens what it was allowed to directly, as itself, and others do not") {
+    NEEDS_NETNS;
+    test_host host;
+    const auto other_net = host.ns.run([&] {
+        return bridge_network::open(
+            {.name = "bank", .subnet = "10.99.0.0/24"_cidr, .state_directory = host.place.path()});
+    });
+    const private_netns store_ns, client_ns, third_ns, shy_ns, other_ns, outside;
+    const policy siblings = deny_all()
+                                .allow("10.88.0.3"_ip, tcp(5432))
+                                .allow("fd00:88::3"_ip, tcp(5432))
+                                .allow("10.88.0.3"_ip, udp(5432))
+                                .allow("10.88.0.5"_ip)
+                                .allow("10.99.0.0/16"_cidr)
+                                .allow("192.0.2.0/24"_cidr);
+    auto store = host.connect(store_ns, "store", {.siblings = siblings, .address = "10.88.0.2"_ip});
+    const auto client = host.connect(client_ns, "client", {.address = "10.88.0.3"_ip});
+    const auto third = host.connect(third_ns, "third", {.address = "10.88.0.4"_ip});
+    const auto shy = host.connect(shy_ns, "shy", {.egress = deny_all(), .address = "10.88.0.5"_ip});
+    const auto foreign =
+        host.ns.run([&] { return reserve(other_net.attach(), "foreign"); }).connect(other_ns.fd());
+    netlink_batch cable;
+    create_veth(cable, {.name = "up0", .peer_name = "out0", .peer_netns = outside.fd()});
+    host.socket.transact(cable);
+    const auto give = [](const private_netns& ns, const char* name, cidr address) {
+        auto route = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
+        netlink_batch batch;
+        add_address(batch, find_link(route, name)->index, address);
+        set_link(batch, name, {.up = true});
+        route.transact(batch);
+        return find_link(route, name)->index;
+    };
+    give(host.ns, "up0", "192.0.2.1/24"_cidr);
+    const int out0 = give(outside, "out0", "192.0.2.2/24"_cidr);
+    netlink_batch way;
+    add_route(way, {.destination = "10.88.0.0/24"_cidr, .gateway = "192.0.2.1"_ip, .link = out0});
+    netlink_socket::open_in(outside.fd(), NETLINK_ROUTE).transact(way);
+
+    const auto server = kumiki_test::serve(store_ns, SOCK_STREAM, "10.88.0.2"_ip, 5432);
+    const auto server6 = kumiki_test::serve(store_ns, SOCK_STREAM, "fd00:88::2"_ip, 5432);
+    const auto datagrams = kumiki_test::serve(store_ns, SOCK_DGRAM, "10.88.0.2"_ip, 5432);
+    const auto closed = kumiki_test::serve(store_ns, SOCK_STREAM, "10.88.0.2"_ip, 5433);
+    const auto from = [&](const private_netns& who, int type, ip_address to, std::uint16_t port,
+                          const unique_fd& where, int wait = 150) {
+        const auto seen = kumiki_test::reaches(who, type, to, port, where, wait);
+        return seen ? to_string(seen->address) : "nobody";
+    };
+    CHECK(from(client_ns, SOCK_STREAM, "10.88.0.2"_ip, 5432, server, 3000) == "10.88.0.3");
+    CHECK(from(client_ns, SOCK_STREAM, "fd00:88::2"_ip, 5432, server6, 3000) == "fd00:88::3");
+    CHECK(from(client_ns, SOCK_DGRAM, "10.88.0.2"_ip, 5432, datagrams, 3000) == "10.88.0.3");
+    CHECK(from(client_ns, SOCK_STREAM, "10.88.0.2"_ip, 5433, closed) == "nobody");
+    CHECK(from(third_ns, SOCK_STREAM, "10.88.0.2"_ip, 5432, server) == "nobody");
+    CHECK(from(shy_ns, SOCK_STREAM, "10.88.0.2"_ip, 5432, server) == "nobody");  // its own policy
+    // Neither another network's containers nor anybody outside are siblings, whatever the rules say.
+    CHECK(from(other_ns, SOCK_STREAM, "10.88.0.2"_ip, 5432, server) == "nobody");
+    CHECK(from(outside, SOCK_STREAM, "10.88.0.2"_ip, 5432, server) == "nobody");
+    // The way back is for answers alone.
+    const auto back = kumiki_test::serve(client_ns, SOCK_STREAM, "10.88.0.3"_ip, 80);
+    CHECK(from(store_ns, SOCK_STREAM, "10.88.0.3"_ip, 80, back) == "nobody");
+    // Who comes to the address next inherits nothing.
+    store.disconnect();
+    const private_netns heir_ns;
+    const auto heir = host.connect(heir_ns, "heir", {.address = "10.88.0.2"_ip});
+    const auto next = kumiki_test::serve(heir_ns, SOCK_STREAM, "10.88.0.2"_ip, 5432);
+    CHECK(from(client_ns, SOCK_STREAM, "10.88.0.2"_ip, 5432, next) == "nobody");
+}
+
+TEST_CASE(
+    "No two containers' links have one name, whatever their bridges' and leases' numbers are") {
+    NEEDS_NETNS;
+    // The names tell number from number: 2 and 33 * 36 + 5 are not 2 * 36 + 33 and 5.
+    test_host host("10.88.0.0/16"_cidr, {});
+    const int first = host.net->bridge().index;
+    REQUIRE(first < 36);
+    const int second = first * 36 + 33;
+    netlink_batch batch;
+    const int last = list_links(host.socket).back().index;
+    for (int index = last + 1; index < second; ++index)
+        create_bridge(batch, {.name = "t" + std::to_string(index)});
+    host.socket.transact(batch);
+    const auto other = host.ns.run([&] {
+        return bridge_network::open(
+            {.name = "other", .subnet = "10.99.0.0/24"_cidr, .state_directory = host.place.path()});
+    });
+    REQUIRE(other.bridge().index == second);
+    const private_netns one, two;
+    const auto far = host.connect(one, "far", {.address = "10.88.4.169"_ip});
+    const auto near =
+        host.ns.run([&] { return reserve(other.attach({.address = "10.99.0.5"_ip}), "near"); })
+            .connect(two.fd());
+    CHECK(far.host_link() != near.host_link());
+    CHECK(find_link(host.socket, far.host_link())->master == first);
+    CHECK(find_link(host.socket, near.host_link())->master == second);
+}
+
+TEST_CASE("The longest name of a container's link is one that an interface can have") {
+    CHECK(detail::port_name(2147483647, (1U << 24) - 2).size() <= 15);
+    CHECK(detail::port_name(2, 2) == "km2x2");
+}

@@ -284,6 +284,32 @@ TEST_CASE("A replaced policy ends the flows that it denies, and no others") {
     CHECK_THROWS_AS(web.replace(before, foreign), invalid_input);
 }
 
+TEST_CASE("A flow that a sibling opened is permitted while its policy is") {
+    const firewall_options options{
+        .network = "web", .bridge = "km-web", .subnets = {"10.88.0.0/24"_cidr}};
+    const firewall_rules rules{.container = "a",
+                               .port = "km-a",
+                               .addresses = {"10.88.0.2"_ip},
+                               .siblings = deny_all().allow("10.88.0.3"_ip, tcp(5432))};
+    const auto permitted = [&](ip_address from, std::uint16_t port) {
+        const flow f{.transport = 6,
+                     .original = {.source = from,
+                                  .destination = "10.88.0.2"_ip,
+                                  .source_port = 4000,
+                                  .destination_port = port},
+                     .reply = {.source = "10.88.0.2"_ip,
+                               .destination = from,
+                               .source_port = port,
+                               .destination_port = 4000}};
+        return detail::permits_sibling(options, rules, f);
+    };
+    CHECK(permitted("10.88.0.3"_ip, 5432));
+    CHECK_FALSE(permitted("10.88.0.3"_ip, 5433));
+    CHECK_FALSE(permitted("10.88.0.4"_ip, 5432));
+    CHECK(permitted("10.88.0.1"_ip, 22));  // the host is its owner
+    CHECK(permitted("192.0.2.1"_ip, 22));
+}
+
 TEST_CASE("A container sends from its own addresses only") {
     NEEDS_NETNS;
     const char* const filtered = GENERATE("0", "1");

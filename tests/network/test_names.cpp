@@ -59,3 +59,8 @@ TEST_CASE("What is given replaces what the host says, field by field") {
     CHECK_THROWS_AS(resolv_conf_text(host, {.search = {"a\nnameserver 6.6.6.6"}}), invalid_input);
     CHECK_THROWS_AS(resolv_conf_text(host, {.options = {""}}), invalid_input);
 }
+
+TEST_CASE("A container in the host's network keeps the servers on loopback") {
+    CHECK(resolv_conf_text("nameserver 127.0.0.53\nnameserver fe80::1%eth0\n", {},
+                           loopback_servers::kept) == "nameserver 127.0.0.53\n");
+}

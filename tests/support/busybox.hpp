@@ -50,7 +50,7 @@ class busybox_root : public temporary_directory {
               "sleep",  "true",  "false", "echo", "touch", "grep",     "kill", "stty",
               "head",   "wc",    "dd",    "nc",   "wget",  "httpd",    "stat", "readlink",
               "umount", "date",  "mkdir", "tail", "env",   "pwd",      "test", "printf",
-              "chmod",  "mknod", "sync",  "tr",   "find"})
+              "chmod",  "mknod", "sync",  "tr",   "find",  "nslookup"})
             fs::create_symlink("busybox", path() + "/bin/" + std::string(applet));
         write_text(path() + "/etc/passwd",
                    "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/:/bin/sh\n");

@@ -29,6 +29,7 @@
 #include <kumiki/container/start_error.hpp>
 #include <kumiki/container/timeline.hpp>
 #include <kumiki/network/endpoint.hpp>
+#include <kumiki/network/host_resolver.hpp>
 #include <kumiki/network/names.hpp>
 #include <kumiki/ns/namespace_fd.hpp>
 #include <kumiki/ns/user_namespace.hpp>
@@ -58,12 +59,26 @@ inline std::string hostname_from(std::string name) {
 }
 
 /// The files that tell a container its name and where to resolve others.
-inline std::vector<made_file> etc_files(const std::string& hostname,
+inline std::vector<made_file> etc_files(const container_spec& spec, const std::string& hostname,
                                         const std::vector<ip_address>& addresses) {
-    const auto host = sys::try_read_file_at(AT_FDCWD, "/etc/resolv.conf");
+    const auto* mode = std::get_if<network_mode>(&spec.network);
+    // Who shares the host's network reaches what is on its loopback.
+    const auto loopback = mode != nullptr && *mode == network_mode::host
+                              ? loopback_servers::kept
+                              : loopback_servers::left_out;
+    resolver_options resolver = spec.resolver;
+    const auto* place = std::get_if<network_attachment>(&spec.network);
+    const bool has_names = place != nullptr && place->network->options.names == name_service::on;
+    if (has_names) {
+        const bridge_options& network = place->network->options;
+        if (resolver.nameservers.empty()) resolver.nameservers = {gateway_of(network.subnet)};
+        if (resolver.search.empty() && !network.domain.empty()) resolver.search = {network.domain};
+    }
+    // The host's search list would have its siblings' names asked for outside first.
+    const std::string host = has_names ? "" : host_resolv_conf(loopback);
     return {{"/etc/hostname", hostname_text(hostname)},
-            {"/etc/hosts", hosts_text(hostname, addresses)},
-            {"/etc/resolv.conf", resolv_conf_text(host.value_or(""))}};
+            {"/etc/hosts", hosts_text(hostname, addresses, spec.hosts)},
+            {"/etc/resolv.conf", resolv_conf_text(host, resolver, loopback)}};
 }
 
 /// A closed one would be the next thing that is opened, here or in the child: a mount of the host,
@@ -135,7 +150,7 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
 
     encoded_plan program = encode(spec, {.control = sockets.child.get(),
                                          .hostname = hostname,
-                                         .files = etc_files(hostname, addresses),
+                                         .files = etc_files(spec, hostname, addresses),
                                          .receives_netns = netns.has_value(),
                                          .awaits_maps = spec.user_namespace.has_value(),
                                          .has_group = static_cast<bool>(parts->group),

@@ -17,6 +17,7 @@
 #include <kumiki/container/sysctl.hpp>
 #include <kumiki/core/text.hpp>
 #include <kumiki/network/endpoint.hpp>
+#include <kumiki/network/names.hpp>
 #include <kumiki/ns/id_map.hpp>
 #include <kumiki/ns/kind.hpp>
 #include <kumiki/ns/make_namespace.hpp>
@@ -71,6 +72,10 @@ struct container_spec {
     /// ipc, net and pid, for containers that belong together (a pod). See container::share().
     std::vector<std::shared_ptr<const namespace_fd>> join{};
     std::string hostname{};  ///< empty: the name
+    std::vector<host_entry> hosts{};  ///< further lines of /etc/hosts
+    /// What /etc/resolv.conf says. What is left out comes from the network's resolver where it has
+    /// one (bridge_options::names), else from the host.
+    resolver_options resolver{};
     std::vector<mount_description> mounts{};  ///< in this order
     /// Further paths that are hidden or read-only, whatever is mounted there. What is missing is
     /// left out.
@@ -122,6 +127,8 @@ struct container_spec {
             throw invalid_input("namespaces", to_string(namespaces),
                                 "The mount namespace cannot be left out.");
         validate_join();
+        for (const host_entry& each : hosts) (void)require_hostname(each.name);
+        (void)resolv_conf_text("", resolver);
         if (!hostname.empty() && !has(all_namespaces(), namespace_kind::uts))
             throw invalid_input("hostname", hostname, "It needs a UTS namespace of its own.");
         if (user_namespace &&

@@ -93,6 +93,8 @@ inline void put_filter_rules(nft::batch& change, const nft::table& table,
     put_ending("ingress");
     leave_others("ingress", side::destination);
     change.add_rule(table, "ingress", "", answers, decide{accept()});
+    verdicts("ingress", side::destination, ruleset::direct, input_is(bridge),
+             destination_was_translated(NFT_CMP_EQ));
     put_denial(change, table, "ingress", "not published", destination_was_translated(NFT_CMP_EQ));
     verdicts("ingress", side::destination, ruleset::ingress);
     put_denial(change, table, "ingress", "not a container's address");
@@ -113,6 +115,15 @@ inline void put_filter_rules(nft::batch& change, const nft::table& table,
     change.add_rule(table, "host", "", family_is(ip_family::v6),
                     icmp_type_is(icmpv6_number, echo_v6), load_address(ip_family::v6, side::source),
                     decide_by(ruleset::egress(ip_family::v6).name));
+    if (options.names == name_service::on)
+        for (const cidr& subnet : options.subnets) {
+            const ip_address gateway = gateway_of(subnet);
+            for (const protocol transport : {protocol::udp, protocol::tcp})
+                change.add_rule(table, "host", "names",
+                                to({gateway, static_cast<std::uint8_t>(gateway.bits())}),
+                                protocol_is(transport), load_destination_port(),
+                                is_port_in({53, 53}), decide{accept()});
+        }
     put_denial(change, table, "host", "the host is not a peer");
 }
 
@@ -167,10 +178,12 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
     for (const table& each : {tables.inet, tables.bridge})
         change.add_table(each, "kumiki network " + options.network, owner_of(options));
     for (const ip_family family : both_families) {
-        for (const nft::set& each : {ruleset::publish(family), ruleset::publish_any(family),
-                                     ruleset::egress(family), ruleset::ingress(family)})
+        for (const nft::set& each :
+             {ruleset::publish(family), ruleset::publish_any(family), ruleset::egress(family),
+              ruleset::ingress(family), ruleset::direct(family)})
             change.add_set(tables.inet, each);
         change.add_set(tables.bridge, ruleset::sources(family));
+        if (options.names == name_service::on) change.add_set(tables.inet, ruleset::names(family));
     }
     change.add_set(tables.bridge, ruleset::ports());
 

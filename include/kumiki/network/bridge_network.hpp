@@ -36,6 +36,9 @@ struct attach_options {
     policy ingress = allow_all();
     /// What the container may reach.
     policy egress = allow_all();
+    /// Which containers of the network may open it at its own addresses and ports, without a
+    /// published one: the peers are their addresses. Their egress policies have to allow it, too.
+    policy siblings = deny_all();
     /// Its addresses; none: free ones are leased.
     std::optional<ip_address> address = {};
     std::optional<ip_address> address6 = {};
@@ -51,6 +54,9 @@ struct attach_options {
     checksums checksum = checksums::left_out;
     /// Interfaces of the host's that it has beside its own, until it is disconnected.
     std::vector<moved_device> devices = {};
+    /// Further names by which its siblings find it, in a network with names. Several containers may
+    /// have the same.
+    std::vector<std::string> aliases = {};
 };
 
 /// A place in a network that a container can be given: a plain value that may be copied. It keeps
@@ -77,7 +83,8 @@ class bridge_network {
     }
 
     /// A place for one container. Errors: invalid_input for an address outside of the network, an
-    /// interface's name that cannot be, or an IPv6 address in a network without IPv6.
+    /// interface's name that cannot be, an IPv6 address in a network without IPv6, or an alias that
+    /// cannot be or in a network without names.
     network_attachment attach(attach_options options = {}) const {
         const auto require = [](const std::optional<ip_address>& address, const cidr* subnet) {
             if (address && (subnet == nullptr || !subnet->contains(*address)))
@@ -86,6 +93,10 @@ class bridge_network {
                                         ? "It is not in the network " + to_string(*subnet) + "."
                                         : std::string("The network has no IPv6."));
         };
+        for (const std::string& alias : options.aliases) detail::require_rule_name("alias", alias);
+        if (!options.aliases.empty() && state_->options.names == name_service::off)
+            throw invalid_input("alias", options.aliases.front(),
+                                "The network " + name() + " has no resolver: its names are off.");
         require(options.address, &state_->options.subnet);
         require(options.address6, state_->options.subnet6 ? &*state_->options.subnet6 : nullptr);
         if (require_link_name(options.interface) == "lo")

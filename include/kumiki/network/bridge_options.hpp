@@ -14,6 +14,7 @@
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/mac.hpp>
+#include <kumiki/network/names.hpp>
 
 namespace kumiki::inline v0 {
 
@@ -52,6 +53,12 @@ struct bridge_options {
     std::vector<std::string> uplinks = {};
     /// Whose the rules are: all processes' that use the network, or one's alone.
     rule_lifetime rules = rule_lifetime::shared;
+    /// Whether the containers find each other by name: their resolv.conf names the host's address
+    /// in the network then, where serve_names() (resolver.hpp) answers.
+    name_service names = name_service::off;
+    /// With names: what may stand behind them, as in "db.shop.internal"; empty: nothing. Names that
+    /// end in it are never asked for outside.
+    std::string domain = {};
     /// Where processes that share networks find each other's locks.
     std::string state_directory = "/run/kumiki";
 };
@@ -100,6 +107,9 @@ inline bridge_options require_bridge_options(bridge_options options) {
                             "An existing bridge keeps the one that it has.");
     if (options.mtu && (*options.mtu < 1280 || *options.mtu > 65535))
         throw invalid_input("MTU", std::to_string(*options.mtu), "It must be from 1280 to 65535.");
+    if (!options.domain.empty()) (void)require_hostname(options.domain);
+    if (!options.domain.empty() && options.names == name_service::off)
+        throw invalid_input("domain", options.domain, "The network's names are off.");
     if (!options.state_directory.starts_with('/'))
         throw invalid_input("state directory", options.state_directory, "It must be absolute.");
     return options;

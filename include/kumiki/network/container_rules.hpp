@@ -43,8 +43,12 @@ struct firewall_rules {
     std::vector<published_port> publish{};  ///< with picked ports filled in (port_reservation)
     policy ingress = allow_all();  ///< who may use the published ports
     policy egress = allow_all();  ///< what it may open; denied is also a ping to the host
+    policy siblings = deny_all();  ///< which containers of the network may open it directly
+    std::vector<std::string> aliases{};  ///< further names in a network with a resolver
+    std::uint32_t birth = 0;  ///< a number of this connection: names of others do not count as its
     std::optional<mac_address>
         mac{};  ///< its interface's; none: the one made from its first address
+    bool ending = false;  ///< nothing leads to it any more, and nobody finds it by its names
 };
 
 /// Errors: invalid_input that names what cannot be.
@@ -65,6 +69,7 @@ inline void require_valid(const firewall_rules& rules, const firewall_options& o
                 throw invalid_input("container's address", to_string(address),
                                     "It has another one of the same family.");
     }
+    for (const std::string& alias : rules.aliases) detail::require_rule_name("alias", alias);
     for (const published_port& port : rules.publish) {
         require_valid(port);
         bool covered = false;
@@ -82,6 +87,8 @@ namespace detail {
 inline mac_address mac_of(const firewall_rules& rules) {
     return rules.mac.value_or(mac_address::from(rules.addresses.front()));
 }
+/// The lowest bit of a birth: the container may have names asked for outside of the network.
+inline constexpr std::uint32_t names_go_out = 1;
 
 /// One container's part of the rules. `options` and `rules` must outlive it.
 class container_rules {
@@ -97,10 +104,15 @@ class container_rules {
             add(tables_.inet, ruleset::ingress(family),
                 {.key = address,
                  .data = verdict_of(rules.ingress, ingress_chain(), denied_ingress)});
+            if (rules.siblings != deny_all())
+                add(tables_.inet, ruleset::direct(family),
+                    {.key = address,
+                     .data = verdict_of(rules.siblings, siblings_chain(), denied_ingress)});
             for (const published_port& each : rules.publish)
                 if (each.covers(family)) publish(each, address);
         }
         add(tables_.bridge, ruleset::ports(), {.key = nft::value::name(rules.port)});
+        if (options.names == name_service::on && !rules.ending) put_names(options);
     }
 
     void add_to(nft::batch& change) const {
@@ -108,6 +120,8 @@ class container_rules {
         if (!rules_.egress.rules().empty()) out.put_egress(change, rules_.egress);
         const policy_chain in(tables_.inet, ingress_chain());
         if (!rules_.ingress.rules().empty()) in.put_ingress(change, rules_.ingress);
+        const policy_chain direct(tables_.inet, siblings_chain());
+        if (!rules_.siblings.rules().empty()) direct.put_ingress(change, rules_.siblings);
         for (const part& each : parts_) change.add_elements(each.table, each.set, each.elements);
     }
     /// First the elements, which lead into the chains.
@@ -140,7 +154,7 @@ class container_rules {
             for (const nft::element& element : each.elements)
                 all.emplace_back().delete_elements(each.table, each.set, std::span(&element, 1));
         // Those of older rules, too: nothing leads to them any more.
-        for (const std::string& chain : {egress_chain(), ingress_chain()})
+        for (const std::string& chain : {egress_chain(), ingress_chain(), siblings_chain()})
             policy_chain(tables_.inet, chain).delete_from(all.emplace_back());
         return all;
     }
@@ -190,10 +204,12 @@ class container_rules {
     }
     std::string egress_chain() const { return "out-" + rules_.container; }
     std::string ingress_chain() const { return "in-" + rules_.container; }
+    std::string siblings_chain() const { return "direct-" + rules_.container; }
     std::vector<std::string> chains() const {
         std::vector<std::string> all;
         if (!rules_.egress.rules().empty()) all.push_back(egress_chain());
         if (!rules_.ingress.rules().empty()) all.push_back(ingress_chain());
+        if (!rules_.siblings.rules().empty()) all.push_back(siblings_chain());
         return all;
     }
     // A policy without rules is a verdict in the map, or leads to a chain that all share. (Each chain
@@ -207,7 +223,7 @@ class container_rules {
         return rules.otherwise() == access::allow ? nft::accept() : nft::jump(std::string(denied));
     }
     void add(const nft::table& table, const nft::set& set, nft::element element) {
-        element.comment = rules_.container;
+        if (element.comment.empty()) element.comment = rules_.container;
         if (parts_.empty() || parts_.back().set.name != set.name)
             parts_.push_back({.table = table, .set = set});
         parts_.back().elements.push_back(std::move(element));
@@ -215,6 +231,28 @@ class container_rules {
     void may_send_from(const ip_address& address) {
         add(tables_.bridge, ruleset::sources(address.family()),
             {.key = nft::concat(nft::value::name(rules_.port), mac_of(rules_), address)});
+    }
+    // Whoever may send to a resolver may have one asked; so a container that reaches nothing outside
+    // gets nothing out in the names that it asks for (CVE-2024-29018).
+    std::uint32_t birth(const firewall_options& options) const {
+        bool asks = false;
+        for (const cidr& subnet : options.subnets)
+            asks = asks || rules_.egress.verdict(gateway_of(subnet), udp(53)) == access::allow;
+        return (rules_.birth | names_go_out) ^ (asks ? 0 : names_go_out);
+    }
+    void put_names(const firewall_options& options) {
+        const nft::value data = nft::value::number(birth(options));
+        for (const ip_address& address : rules_.addresses) {
+            std::uint32_t number = 0;
+            const auto put = [&](const std::string& name) {
+                add(tables_.inet, ruleset::names(address.family()),
+                    {.key = nft::concat(address, nft::value::number(number++)),
+                     .data = data,
+                     .comment = name});
+            };
+            put(rules_.container);
+            for (const std::string& alias : rules_.aliases) put(alias);
+        }
     }
     void publish(const published_port& port, const ip_address& address) {
         for (std::uint32_t i = 0; i < port.host.count(); ++i) {

@@ -11,12 +11,15 @@
 // Kernel: as bridge_network.hpp. Left out: changing the addresses while connected.
 #pragma once
 
+#include <sys/random.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -52,6 +55,20 @@ inline void bring_loopback_up(int netns_fd) {
 
 namespace detail {
 
+/// The host's link to a container: the bridge's index and the lease's number, nobody else's name while
+/// both are held. An 'x' is between the two numbers and no digit, and in base 35 they are short
+/// enough for any index and any IPv4 network.
+inline std::string port_name(int bridge, std::uint64_t lease) {
+    const auto text = [](std::uint64_t number) {
+        constexpr std::string_view figures = "0123456789abcdefghijklmnopqrstuvwyz";
+        std::string digits;
+        for (; number != 0 || digits.empty(); number /= figures.size())
+            digits.insert(0, 1, figures[number % figures.size()]);
+        return digits;
+    };
+    return "km" + text(static_cast<std::uint64_t>(bridge)) + "x" + text(lease);
+}
+
 /// What an endpoint holds beside the kernel objects that it makes.
 struct endpoint_parts {
     network_attachment attachment;
@@ -62,22 +79,13 @@ struct endpoint_parts {
     firewall_rules rules = {};
     std::vector<moved_link> devices = {};  // away from home
 
-    // The bridge's index and the lease's number: nobody else's name while both are held, and short
-    // enough in base 36 for any index and any IPv4 network.
     std::string link_name() const {
-        const auto text = [](std::uint64_t number) {
-            std::string digits;
-            for (; number != 0 || digits.empty(); number /= 36)
-                digits.insert(0, 1, "0123456789abcdefghijklmnopqrstuvwxyz"[number % 36]);
-            return digits;
-        };
-        return "km" + text(static_cast<std::uint64_t>(attachment.network->bridge.index)) + "x" +
-               text(lease4.offset());
+        return port_name(attachment.network->bridge.index, lease4.offset());
     }
-    // The helper that shapes what comes from the container; empty without one. It fits, too: an
-    // IPv4 network has no more than 24 bits for the lease's number.
+    // The helper that shapes what comes from the container; empty without one.
     std::string shaper_name() const {
-        return attachment.options.shape.from_container.is_none() ? "" : link_name() + "i";
+        return attachment.options.shape.from_container.is_none() ? ""
+                                                                 : "kx" + link_name().substr(2);
     }
     std::string alias() const { return attachment.network->alias() + ":" + container; }
     mac_address mac() const {
@@ -159,6 +167,7 @@ class endpoint {
         }
         if (change.ingress) after.ingress = *change.ingress;
         if (change.egress) after.egress = *change.egress;
+        if (change.siblings) after.siblings = *change.siblings;
         network.wall->replace(parts.rules, after, network.lease_holders());
         if (ports) parts.ports = std::move(*ports);
         parts.rules = std::move(after);
@@ -343,7 +352,11 @@ inline endpoint_reservation reserve(network_attachment attachment, std::string c
                     .publish = parts->ports.ports(),
                     .ingress = options.ingress,
                     .egress = options.egress,
+                    .siblings = options.siblings,
+                    .aliases = options.aliases,
                     .mac = parts->mac()};
+    if (network.options.names == name_service::on)
+        sys::check(::getrandom(&parts->rules.birth, sizeof parts->rules.birth, 0), "getrandom");
     return endpoint_reservation(std::move(parts));
 }
 

@@ -3,7 +3,7 @@
 //
 // nf_tables and ctnetlink; the rules stand in base_rules.hpp and container_rules.hpp. Between containers, from the outside to a
 // container, and from a container to the host's own services, nothing passes but what is published and
-// allowed, and answers. The host itself can reach its containers always: it is their owner.
+// allowed, what siblings may open directly, and answers. The host itself can reach its containers always: it is their owner.
 // Left out: the links (bridge_network.hpp), a watch over foreign changes (rule_keeper.hpp).
 #pragma once
 
@@ -123,7 +123,8 @@ class firewall {
     firewall_rules close(const firewall_rules& rules) {
         firewall_rules closed = rules;
         closed.publish.clear();
-        closed.ingress = closed.egress = deny_all();
+        closed.ingress = closed.egress = closed.siblings = deny_all();
+        closed.ending = true;
         change_rules(rules, closed, nobody_lives);
         return closed;
     }
@@ -145,9 +146,8 @@ class firewall {
         // in force; and looked for again, as others may have begun meanwhile.
         const bool denies_more = detail::denies_more(before, after);
         const auto find_denied = [&] {
-            return detail::find_flows(netfilter_, before.addresses, [&](const flow& each) {
-                return !detail::permits(after, each);
-            });
+            return detail::find_flows(netfilter_, before.addresses,
+                                      [&](const flow& each) { return !permits(after, each); });
         };
         const auto denied = denies_more ? find_denied() : std::vector<flow>{};
         const scope_fail unmark([&]() noexcept {
@@ -202,6 +202,9 @@ class firewall {
         : options_(std::move(options)), netfilter_(std::move(netfilter)),
           routes_(std::move(routes)) {}
 
+    bool permits(const firewall_rules& rules, const flow& each) const {
+        return detail::permits(rules, each) && detail::permits_sibling(options_, rules, each);
+    }
     static bool nobody_lives(const ip_address&) { return false; }
 
     // Now, and not with the first container: ctnetlink may be missing.
@@ -289,7 +292,7 @@ class firewall {
                 owners.begin(), owners.end(), address,
                 [](const auto& entry, const ip_address& wanted) { return entry.first < wanted; });
             return owner != owners.end() && owner->first == address &&
-                   !detail::permits(*owner->second, each);
+                   !permits(*owner->second, each);
         };
         std::vector<flow> found;
         for (const ip_family family : detail::both_families)

@@ -34,6 +34,13 @@ inline std::optional<std::uint16_t> published_as(const firewall_rules& rules, co
     return found;
 }
 
+/// True when `address` is a container's: in a subnet of the network, and not the host's in it.
+inline bool is_container(const firewall_options& options, const ip_address& address) {
+    return std::any_of(options.subnets.begin(), options.subnets.end(), [&](const cidr& subnet) {
+        return subnet.contains(address) && address != gateway_of(subnet);
+    });
+}
+
 /// True when the flow, one of the container's, could begin under `rules`.
 inline bool permits(const firewall_rules& rules, const flow& f) {
     const auto is_own = [&](const ip_address& address) {
@@ -61,8 +68,22 @@ inline bool denies_more(const firewall_rules& before, const firewall_rules& afte
                                                      port) == before.publish.end();
     };
     return before.ingress != after.ingress || before.egress != after.egress ||
+           before.siblings != after.siblings ||
            std::any_of(before.publish.begin(), before.publish.end(), leads_elsewhere) ||
            std::any_of(after.publish.begin(), after.publish.end(), is_exact_and_new);
+}
+
+/// True unless the flow is one that a sibling opened directly and could not under `rules`.
+inline bool permits_sibling(const firewall_options& options, const firewall_rules& rules,
+                            const flow& f) {
+    const auto is_own = [&](const ip_address& address) {
+        return std::find(rules.addresses.begin(), rules.addresses.end(), address) !=
+               rules.addresses.end();
+    };
+    return f.is_redirected() || !is_own(f.reply.source) || is_own(f.original.source) ||
+           !is_container(options, f.original.source) ||
+           rules.siblings.verdict(f.original.source, f.transport, f.original.destination_port) ==
+               access::allow;
 }
 
 }  // namespace kumiki::inline v0::detail

@@ -35,6 +35,10 @@ inline std::string require_hostname(std::string name) {
     return name;
 }
 
+/// Whether the containers of a network find each other by name, through a resolver on the host's
+/// addresses in it (resolver.hpp).
+enum class name_service : std::uint8_t { off, on };
+
 /// A line of /etc/hosts.
 struct host_entry {
     ip_address address = {};
@@ -66,20 +70,21 @@ inline std::string hosts_text(const std::string& hostname, const std::vector<ip_
     return text;
 }
 
-/// What a container's resolver is told. What is not given is taken from the host.
+/// What a resolver is told. Of a container: what is not given is taken from the host.
 struct resolver_options {
     std::vector<ip_address> nameservers = {};
     std::vector<std::string> search = {};
     std::vector<std::string> options = {};  ///< "ndots:1", "edns0" ...
 };
 
-/// The text of /etc/resolv.conf, made from `wanted` and, where that says nothing, from the text of
-/// the host's own file. Its name servers on loopback addresses are left out: in the container they
-/// would be its own; so are those with a zone ("fe80::1%eth0"). What remains may have no name
-/// server at all: then the container resolves nothing but /etc/hosts (glibc asks 127.0.0.1).
-inline std::string resolv_conf_text(std::string_view host, const resolver_options& wanted = {}) {
+/// Whether name servers on loopback addresses count: in a container with a network of its own they
+/// would be itself.
+enum class loopback_servers : std::uint8_t { left_out, kept };
+
+/// What the text of a resolv.conf says. Name servers with a zone ("fe80::1%eth0") are left out.
+inline resolver_options parse_resolv_conf(std::string_view text, loopback_servers loopback) {
     resolver_options found;
-    for (std::string_view rest = host; const auto line = next_field(rest, '\n');) {
+    for (std::string_view rest = text; const auto line = next_field(rest, '\n');) {
         std::vector<std::string_view> words;
         for (std::string_view part : split(*line, ' '))
             for (const std::string_view word : split(part, '\t'))
@@ -88,13 +93,23 @@ inline std::string resolv_conf_text(std::string_view host, const resolver_option
         const std::vector<std::string> values(words.begin() + 1, words.end());
         if (words[0] == "nameserver") {
             const auto server = ip_address::try_parse(words[1]);
-            if (server && !server->is_loopback()) found.nameservers.push_back(*server);
+            if (server && (loopback == loopback_servers::kept || !server->is_loopback()))
+                found.nameservers.push_back(*server);
         }
         // The last of these lines counts, and they exclude each other (resolv.conf(5)).
         if (words[0] == "search" || words[0] == "domain") found.search = values;
         if (words[0] == "options")
             found.options.insert(found.options.end(), values.begin(), values.end());
     }
+    return found;
+}
+
+/// The text of /etc/resolv.conf, made from `wanted` and, where that says nothing, from the text of
+/// the host's own file. It may have no name server at all: then the container resolves nothing but
+/// /etc/hosts (glibc asks 127.0.0.1). Errors: invalid_input.
+inline std::string resolv_conf_text(std::string_view host, const resolver_options& wanted = {},
+                                    loopback_servers loopback = loopback_servers::left_out) {
+    const resolver_options found = parse_resolv_conf(host, loopback);
     const auto& servers = wanted.nameservers.empty() ? found.nameservers : wanted.nameservers;
     const auto& search = wanted.search.empty() ? found.search : wanted.search;
     const auto& options = wanted.options.empty() ? found.options : wanted.options;

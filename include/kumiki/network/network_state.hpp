@@ -122,7 +122,8 @@ class network_state {
                                    .bridge = bridge_name(),
                                    .subnets = subnets(),
                                    .use = is_own_bridge() ? bridge_use::own : bridge_use::shared,
-                                   .lifetime = options.rules});
+                                   .lifetime = options.rules,
+                                   .names = options.names});
         };
         if (alone) {
             if (is_own_bridge()) require_name_free();
@@ -162,7 +163,8 @@ class network_state {
                (options.subnet6 ? " " + to_string(*options.subnet6) : "") +
                (options.mtu ? " mtu " + std::to_string(*options.mtu) : "") +
                (is_own_bridge() ? "" : " bridge " + options.existing_bridge) +
-               (options.rules == rule_lifetime::with_process ? " rules with process" : "");
+               (options.rules == rule_lifetime::with_process ? " rules with process" : "") +
+               (options.names == name_service::on ? " names " + options.domain : "");
     }
     // The networks that were chosen by whom this one is shared with, out of what describe() wrote.
     void take_chosen(std::string_view theirs) {

@@ -137,8 +137,13 @@ class dead_containers {
         for (const ip_family family : both_families) {
             for (const nft::element_view& each : elements(tables_.bridge, ruleset::sources(family)))
                 if (each.comment == name && by_key(each)) ports.insert(each.key.substr(0, 16));
-            for (const nft::set& set : {ruleset::egress(family), ruleset::ingress(family)})
+            for (const nft::set& set :
+                 {ruleset::egress(family), ruleset::ingress(family), ruleset::direct(family)})
                 take(tables_.inet, set, by_key);
+            std::vector<nft::element> called;  // each says what, not whose it is
+            for (const nft::element_view& each : elements(tables_.inet, ruleset::names(family)))
+                if (speaks_of(each.key)) called.push_back({.key = nft::value::of_bytes(each.key)});
+            change.delete_elements(tables_.inet, ruleset::names(family), called);
             for (const nft::set& set : {ruleset::publish(family), ruleset::publish_any(family)})
                 take(tables_.inet, set, by_data);
         }
@@ -151,7 +156,8 @@ class dead_containers {
         if (!name_lives)
             for (const nft::chain_view& chain : nft::list_chains(netfilter_))
                 if (chain.table == tables_.inet.name && chain.family == nft::family::inet &&
-                    (chain.name == "out-" + name || chain.name == "in-" + name)) {
+                    (chain.name == "out-" + name || chain.name == "in-" + name ||
+                     chain.name == "direct-" + name)) {
                     change.flush_chain(tables_.inet, chain.name);
                     change.delete_chain(tables_.inet, chain.name);
                 }
@@ -160,7 +166,7 @@ class dead_containers {
         for (const link_info& link : list_links(route_))
             if (link.alias == network_alias(network_) + ":" + name) {
                 std::string field = link.name;
-                if (link.kind == "ifb" && field.ends_with('i')) field.pop_back();  // its shaper
+                if (field.starts_with("kx")) field[1] = 'm';  // its shaper
                 field.resize(16);
                 if (ports.contains(field) || !name_lives) delete_link(links, link.index);
             }

@@ -19,6 +19,7 @@
 #include <kumiki/netlink/nft_value.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/network/bridge_options.hpp>
+#include <kumiki/network/names.hpp>
 
 namespace kumiki::inline v0 {
 
@@ -34,9 +35,13 @@ struct firewall_options {
     bridge_use use = bridge_use::own;
     rule_lifetime lifetime =
         rule_lifetime::shared;  ///< with_process: this object's socket owns them
+    name_service names = name_service::off;  ///< on: the gateways answer on port 53
 };
 
 namespace detail {
+
+/// The host's address in a network of containers: the first.
+inline ip_address gateway_of(const cidr& subnet) { return subnet.network().plus(1); }
 
 /// Errors: invalid_input unless `name` can be a part of the names of tables and chains.
 inline void require_rule_name(std::string_view what, std::string_view name) {
@@ -87,6 +92,21 @@ struct ruleset {
         return {.name = named("ingress", family),
                 .key = {nft::fields::address(family)},
                 .kind = nft::set_kind::verdict_map};
+    }
+    /// Container's address to which of its siblings may open it without a published port; no element:
+    /// none.
+    static nft::set direct(ip_family family) {
+        return {.name = named("direct", family),
+                .key = {nft::fields::address(family)},
+                .kind = nft::set_kind::verdict_map};
+    }
+    /// {container's address, number of the name} to the container's birth; the comment is the name.
+    /// No rule looks at it: name_table.hpp reads it.
+    static nft::set names(ip_family family) {
+        return {.name = named("names", family),
+                .key = {nft::fields::address(family), nft::fields::mark},
+                .kind = nft::set_kind::map,
+                .data = {nft::fields::mark}};
     }
     /// In the bridge's table: the containers' ports, and the Ethernet and IP addresses that each may
     /// send from.

@@ -1,0 +1,11 @@
+#include <kumiki/netlink/address.hpp>
+
+#include "fuzz/fuzz.hpp"
+
+using namespace kumiki;
+using namespace kumiki_fuzz;
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    each_message(data, size, [](const netlink_message& message) { (void)parse_address(message); });
+    return 0;
+}
