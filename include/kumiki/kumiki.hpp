@@ -158,6 +158,7 @@
 #include <kumiki/network/end_flows.hpp>
 #include <kumiki/network/endpoint.hpp>
 #include <kumiki/network/endpoint_remover.hpp>
+#include <kumiki/network/explain.hpp>
 #include <kumiki/network/firewall.hpp>
 #include <kumiki/network/flow_rules.hpp>
 #include <kumiki/network/forwarding.hpp>
@@ -165,6 +166,7 @@
 #include <kumiki/network/loopback_route.hpp>
 #include <kumiki/network/names.hpp>
 #include <kumiki/network/network_state.hpp>
+#include <kumiki/network/packet.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/policy_chain.hpp>
 #include <kumiki/network/port_holder.hpp>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
 #include <thread>
 
 #include <kumiki/network/endpoint.hpp>
@@ -398,4 +399,39 @@ TEST_CASE("Loopback alone comes up, with both of its addresses") {
     CHECK(list_addresses(socket, 1).size() == 2);
     const auto server = kumiki_test::serve(inside, SOCK_STREAM, "127.0.0.1"_ip, 80);
     CHECK(kumiki_test::reaches(inside, SOCK_STREAM, "127.0.0.1"_ip, 80, server));
+}
+
+TEST_CASE("A network explains what its containers' rules say, as long as they are connected") {
+    NEEDS_NETNS;
+    test_host host;
+    const private_netns inside;
+    const packet from_far{.source = "192.0.2.9"_ip,
+                          .destination = "10.88.0.1"_ip,
+                          .source_port = 40000,
+                          .destination_port = 8080,
+                          .input = "up"};
+    CHECK(host.net->explain(from_far).rule.empty());
+    {
+        const auto link = host.connect(
+            inside, "box",
+            {.publish = {tcp(8080, 80)}, .ingress = allow_all().deny("192.0.2.0/24"_cidr)});
+        const explanation told = host.net->explain(from_far);
+        CHECK(told.verdict == access::deny);
+        CHECK(told.rule == "box:in:0");
+        CHECK(told.led_to == address_port{"10.88.0.2"_ip, 80});
+        // The witness: the rule that counts in the kernel has the name that was told.
+        const auto rules = host.ns.run([] {
+            std::string text;
+            FILE* pipe = ::popen("nft list chain inet kumiki-web in-box 2>&1", "r");
+            char line[512];
+            while (pipe != nullptr && std::fgets(line, sizeof line, pipe) != nullptr) text += line;
+            if (pipe != nullptr) ::pclose(pipe);
+            return text;
+        });
+        INFO(rules);
+        CHECK(rules.find(
+                  "ip saddr 192.0.2.0/24 counter packets 0 bytes 0 drop comment \"box:in:0\"") !=
+              std::string::npos);
+    }
+    CHECK(host.net->explain(from_far).rule.empty());
 }

@@ -60,3 +60,12 @@ TEST_CASE("Malformed networks never become a rule") {
         CHECK_THROWS_AS(deny_all().allow(cidr::parse(text)), invalid_input);
     }
 }
+
+TEST_CASE("A policy tells which of its rules decided") {
+    const policy rules = deny_all().deny("10.0.0.66"_ip).allow(tcp(443));
+    CHECK(rules.decide("10.0.0.66"_ip, 6, 443).rule == 0U);
+    CHECK(rules.decide("10.0.0.67"_ip, 6, 443).rule == 1U);
+    CHECK_FALSE(rules.decide("10.0.0.67"_ip, 6, 80).rule);
+    CHECK(detail::rule_name("my-web", "out", 1) == "my-web:out:1");
+    CHECK(detail::rule_name("my-web", "in", {}) == "my-web:in:rest");
+}

@@ -12,6 +12,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,7 +20,9 @@
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/mac.hpp>
 #include <kumiki/network/bridge_options.hpp>
+#include <kumiki/network/explain.hpp>
 #include <kumiki/network/network_state.hpp>
+#include <kumiki/network/packet.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/publish.hpp>
 
@@ -80,6 +83,16 @@ class bridge_network {
         if (require_link_name(options.interface) == "lo")
             throw invalid_input("interface name", "lo", "It is the loopback interface's.");
         return {.network = state_, .options = std::move(options)};
+    }
+
+    /// What becomes of the first packet of a flow, by which rule, and on what way through the rules of
+    /// this network and of `others`; see explain.hpp. Known are the containers that this process
+    /// connected. Errors: kumiki::error when the host's addresses cannot be read.
+    explanation explain(const packet& asked, std::span<const bridge_network> others = {}) const {
+        std::vector<network_rules> networks{state_->rules()};
+        for (const bridge_network& each : others)
+            if (each.state_ != state_) networks.push_back(each.state_->rules());
+        return kumiki::explain(asked, networks, state_->host());
     }
 
     const std::string& name() const noexcept { return state_->options.name; }

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -92,6 +93,7 @@ class firewall {
             detail::release_quietly([&] { delete_rules(rules); });
             throw;
         }
+        connected_.insert_or_assign(rules.container, rules);
     }
 
     /// Takes a container's rules out of force, in one transaction, and ends its flows. What is gone
@@ -103,6 +105,7 @@ class firewall {
     /// As disconnect(), but for the flows: their end is the caller's to see to (end_flows.hpp).
     void take_back(const firewall_rules& rules) {
         require_valid(rules, options_);
+        connected_.erase(rules.container);
         delete_rules(rules);
     }
 
@@ -122,12 +125,16 @@ class firewall {
         detail::container_rules(options_, before).delete_from(change);
         detail::container_rules(options_, after).add_to(change);
         change.commit(netfilter_);
+        connected_.insert_or_assign(after.container, after);
         if (count_flows(netfilter_) != 0)
             for (const ip_address& address : before.addresses)
                 detail::end_flows(netfilter_, address,
                                   [&](const flow& each) { return !detail::permits(after, each); });
         end_stale_flows(after);
     }
+
+    /// What was connected through this object and not disconnected, by the container's name.
+    const std::map<std::string, firewall_rules>& connected() const noexcept { return connected_; }
 
     /// Deletes the network's tables with everything in them; for the last user of the network.
     /// That there are none is no error. Errors: kumiki::error.
@@ -207,6 +214,7 @@ class firewall {
     firewall_options options_;
     netlink_socket netfilter_;
     netlink_socket routes_;
+    std::map<std::string, firewall_rules> connected_;
 };
 
 }  // namespace kumiki::inline v0

@@ -27,6 +27,7 @@
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/bridge_options.hpp>
 #include <kumiki/network/endpoint_remover.hpp>
+#include <kumiki/network/explain.hpp>
 #include <kumiki/network/firewall.hpp>
 #include <kumiki/network/forwarding.hpp>
 #include <kumiki/network/leases.hpp>
@@ -62,6 +63,22 @@ class network_state {
     std::string bridge_name() const { return std::string(bridge_prefix) + options.name; }
     /// The text that marks interfaces as this network's.
     std::string alias() const { return "kumiki:" + options.name; }
+
+    /// The rules of this network as far as this process knows them.
+    network_rules rules() {
+        const std::lock_guard guard(mutex);
+        network_rules known{wall->options(), {}};
+        for (const auto& [name, each] : wall->connected()) known.containers.push_back(each);
+        return known;
+    }
+    /// The host's own addresses.
+    host_view host() {
+        const std::lock_guard guard(mutex);
+        host_view seen;
+        for (const address_info& each : list_addresses(route))
+            seen.addresses.push_back(each.address.address);
+        return seen;
+    }
 
     bridge_options options;
     netlink_socket route;

@@ -8,8 +8,11 @@
 // Pure. Left out: rates, labels, logging. firewall.hpp puts a policy into force.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -44,6 +47,12 @@ struct policy_rule {
                (!ports || (static_cast<std::uint8_t>(ports->transport) == transport &&
                            ports->ports.contains(port)));
     }
+};
+
+/// What a policy says to one flow, and by which of its rules.
+struct policy_decision {
+    access verdict = access::allow;
+    std::optional<std::size_t> rule{};  ///< the index in policy::rules(); none: the default
 };
 
 /// Rules and a default.
@@ -84,11 +93,15 @@ class policy {
     bool operator==(const policy&) const = default;
 
     /// What the policy says to a flow with `peer`; see policy_rule::matches().
+    policy_decision decide(const ip_address& peer, std::uint8_t transport,
+                           std::uint16_t port) const noexcept {
+        for (std::size_t i = 0; i < rules_.size(); ++i)
+            if (rules_[i].matches(peer, transport, port)) return {rules_[i].verdict, i};
+        return {otherwise_, std::nullopt};
+    }
     access verdict(const ip_address& peer, std::uint8_t transport,
                    std::uint16_t port) const noexcept {
-        for (const policy_rule& rule : rules_)
-            if (rule.matches(peer, transport, port)) return rule.verdict;
-        return otherwise_;
+        return decide(peer, transport, port).verdict;
     }
     access verdict(const ip_address& peer, port_match to) const noexcept {
         return verdict(peer, static_cast<std::uint8_t>(to.transport), to.ports.first);
@@ -103,6 +116,18 @@ class policy {
     std::vector<policy_rule> rules_;
     access otherwise_;
 };
+
+namespace detail {
+
+/// What a rule of a container's policy is called in comments, logs and explanations: "web:out:0",
+/// "web:in:rest". The list is "out" or "in".
+inline std::string rule_name(std::string_view container, std::string_view list,
+                             std::optional<std::size_t> rule) {
+    return std::string(container) + ":" + std::string(list) + ":" +
+           (rule ? std::to_string(*rule) : "rest");
+}
+
+}  // namespace detail
 
 /// Denies what is not allowed by a rule.
 inline policy deny_all() { return policy(access::deny); }

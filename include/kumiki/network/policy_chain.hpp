@@ -5,8 +5,10 @@
 
 #include <linux/netfilter/nf_tables.h>
 
+#include <cstddef>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 
@@ -26,13 +28,15 @@ class policy_chain {
     /// What the container may open: as it wrote it, before a published port was translated.
     void put_egress(nft::batch& change, const policy& rules) const {
         begin(change);
-        for (const policy_rule& rule : rules.rules()) put_egress(change, rule);
+        for (std::size_t i = 0; i < rules.rules().size(); ++i)
+            put_egress(change, rules.rules()[i], name_of(i));
         end(change, rules);
     }
     /// Who may use its published ports: the client as it is, and the container's own port.
     void put_ingress(nft::batch& change, const policy& rules) const {
         begin(change);
-        for (const policy_rule& rule : rules.rules()) put_ingress(change, rule);
+        for (std::size_t i = 0; i < rules.rules().size(); ++i)
+            put_ingress(change, rules.rules()[i], name_of(i));
         end(change, rules);
     }
     void delete_from(nft::batch& change) const {
@@ -46,12 +50,18 @@ class policy_chain {
         change.flush_chain(table_, name_);
     }
     void end(nft::batch& change, const policy& rules) const {
-        change.add_rule(table_, name_, "", nft::counter{}, decide(rules.otherwise()));
+        change.add_rule(table_, name_, name_of({}), nft::counter{}, decide(rules.otherwise()));
+    }
+    // Of the chain "out-web": "web:out:0".
+    std::string name_of(std::optional<std::size_t> rule) const {
+        const std::string_view name = name_;
+        const auto dash = name.find('-');
+        return rule_name(name.substr(dash + 1), name.substr(0, dash), rule);
     }
     static nft::decide decide(access verdict) {
         return {verdict == access::allow ? nft::accept() : nft::drop()};
     }
-    void put_egress(nft::batch& change, const policy_rule& rule) const {
+    void put_egress(nft::batch& change, const policy_rule& rule, const std::string& called) const {
         std::optional<decltype(std::tuple(nft::family_is({}), nft::load_ct{}, nft::is_in({})))>
             peer;
         if (rule.peers) {
@@ -66,9 +76,9 @@ class policy_chain {
             ports.emplace(nft::protocol_is(rule.ports->transport),
                           nft::load_ct{NFT_CT_PROTO_DST, nft::flow_direction::original},
                           nft::is_port_in(rule.ports->ports));
-        change.add_rule(table_, name_, "", peer, ports, nft::counter{}, decide(rule.verdict));
+        change.add_rule(table_, name_, called, peer, ports, nft::counter{}, decide(rule.verdict));
     }
-    void put_ingress(nft::batch& change, const policy_rule& rule) const {
+    void put_ingress(nft::batch& change, const policy_rule& rule, const std::string& called) const {
         std::optional<decltype(nft::from(cidr{}))> peer;
         if (rule.peers) peer = nft::from(*rule.peers);
         std::optional<decltype(std::tuple(nft::protocol_is(protocol::tcp),
@@ -77,7 +87,7 @@ class policy_chain {
         if (rule.ports)
             ports.emplace(nft::protocol_is(rule.ports->transport), nft::load_destination_port(),
                           nft::is_port_in(rule.ports->ports));
-        change.add_rule(table_, name_, "", peer, ports, nft::counter{}, decide(rule.verdict));
+        change.add_rule(table_, name_, called, peer, ports, nft::counter{}, decide(rule.verdict));
     }
 
     nft::table table_;
