@@ -149,11 +149,13 @@
 #include <kumiki/netlink/route.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/netlink/view.hpp>
+#include <kumiki/network/address_set.hpp>
 #include <kumiki/network/base_rules.hpp>
 #include <kumiki/network/bridge_network.hpp>
 #include <kumiki/network/bridge_options.hpp>
 #include <kumiki/network/bridge_rules.hpp>
 #include <kumiki/network/container_rules.hpp>
+#include <kumiki/network/contradictions.hpp>
 #include <kumiki/network/denial_rules.hpp>
 #include <kumiki/network/end_flows.hpp>
 #include <kumiki/network/endpoint.hpp>
@@ -169,11 +171,13 @@
 #include <kumiki/network/packet.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/policy_chain.hpp>
+#include <kumiki/network/policy_peers.hpp>
 #include <kumiki/network/port_holder.hpp>
 #include <kumiki/network/port_reservation.hpp>
 #include <kumiki/network/publish.hpp>
 #include <kumiki/network/ruleset.hpp>
 #include <kumiki/network/shared_place.hpp>
+#include <kumiki/network/traffic.hpp>
 #include <kumiki/ns/id_map.hpp>
 #include <kumiki/ns/id_pool.hpp>
 #include <kumiki/ns/inspect.hpp>

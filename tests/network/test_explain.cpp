@@ -34,7 +34,8 @@ network_rules db_of(std::vector<firewall_rules> containers) {
 }
 host_view host_of_lab() {
     return {.addresses = {"192.0.2.1"_ip, "2001:db8::1"_ip, "10.88.0.1"_ip, "fd00:88::1"_ip,
-                          "10.89.0.1"_ip, "fd00:89::1"_ip}};
+                          "10.89.0.1"_ip, "fd00:89::1"_ip},
+            .routes = {{"0.0.0.0/0"_cidr, "up"}, {"::/0"_cidr, "up"}}};
 }
 
 /// Rules at random, of which many decide something about the packets at random below.
@@ -59,29 +60,63 @@ class dice {
         return one_of<std::uint16_t>({22, 53, 60, 70, 71, 72, 73, 80, 90, 443, 5353, 6000, 7000,
                                       7001, 7002, 7003, 8080, 8081, 9000});
     }
+    cidr network() {
+        return cidr::parse(
+            one_of({"192.0.2.0/24", "192.0.2.2/32", "192.0.2.1/32", "198.51.100.0/25",
+                    "10.88.0.3/32", "10.88.0.0/14", "0.0.0.0/0", "203.0.113.64/26", "2001:db8::/64",
+                    "2001:db8::1/128", "fd00:88::/32", "2001:db8:1::/48", "::/0"}));
+    }
+    policy_peers peers() {
+        switch (below(8)) {
+        case 0:
+        case 1:
+            return {};
+        case 2: {
+            address_set some{network()};
+            for (unsigned left = below(6); left > 0; --left) some.add({network()});
+            return some;
+        }
+        case 3:
+            return label{one_of({"front", "back", "nobody"})};
+        case 4:
+            return container_name{one_of({"a", "b", "c"})};
+        default:
+            return network();
+        }
+    }
+    traffic about() {
+        const std::uint16_t low = std::max<std::uint16_t>(port(), 1);
+        const auto high =
+            static_cast<std::uint16_t>(one_in(3) ? low : std::min(65535U, low + below(9000)));
+        switch (below(8)) {
+        case 0:
+        case 1:
+            return {};
+        case 2:
+            return icmp();
+        case 3:
+            return any_port(one_of({protocol::tcp, protocol::udp}));
+        case 4:
+            return one_in(2) ? ip_protocol(58) : tcp(port_range{1, 65535});
+        default:
+            return one_in(2) ? tcp(port_range{low, high}) : udp(port_range{low, high});
+        }
+    }
+    std::vector<std::string> labels() {
+        std::vector<std::string> some;
+        for (const char* const each : {"front", "back", "front"})
+            if (one_in(2)) some.emplace_back(each);
+        return some;
+    }
     policy rules() {
         policy all = one_in(2) ? allow_all() : deny_all();
         for (unsigned left = below(6); left > 0; --left) {
             const bool allows = one_in(2);
-            const cidr peers = cidr::parse(one_of(
-                {"192.0.2.0/24", "192.0.2.2/32", "192.0.2.1/32", "198.51.100.0/25", "10.88.0.3/32",
-                 "10.88.0.0/14", "0.0.0.0/0", "203.0.113.64/26", "2001:db8::/64", "2001:db8::1/128",
-                 "fd00:88::/32", "2001:db8:1::/48", "::/0"}));
-            const std::uint16_t low = std::max<std::uint16_t>(port(), 1);
-            const auto high =
-                static_cast<std::uint16_t>(one_in(3) ? low : std::min(65535U, low + below(9000)));
-            const port_match ports =
-                one_in(2) ? tcp(port_range{low, high}) : udp(port_range{low, high});
-            switch (below(4)) {
-            case 0:
-                allows ? all.allow(ports) : all.deny(ports);
-                break;
-            case 1:
-                allows ? all.allow(peers) : all.deny(peers);
-                break;
-            default:
-                allows ? all.allow(peers, ports) : all.deny(peers, ports);
-            }
+            const policy_peers peers = this->peers();
+            const traffic about = this->about();
+            const rule_options options{.interface =
+                                           one_in(4) ? one_of({"up", "km-web", "km-db"}) : ""};
+            allows ? all.allow(peers, about, options) : all.deny(peers, about, options);
         }
         return all;
     }
@@ -314,6 +349,7 @@ TEST_CASE("What is explained of packets at random is what the kernel does to the
         for (firewall_rules* each : {&a, &b, &c}) {
             each->egress = random.rules();
             each->ingress = random.rules();
+            each->labels = random.labels();
         }
         web.connect(a);
         web.connect(b);

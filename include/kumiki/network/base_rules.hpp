@@ -109,8 +109,9 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
     change.add_table(tables.inet, "kumiki network " + options.network);
     change.add_table(tables.bridge, "kumiki network " + options.network);
     for (const ip_family family : both_families) {
-        for (const nft::set& each : {ruleset::publish(family), ruleset::publish_any(family),
-                                     ruleset::egress(family), ruleset::ingress(family)})
+        for (const nft::set& each :
+             {ruleset::publish(family), ruleset::publish_any(family), ruleset::egress(family),
+              ruleset::ingress(family), ruleset::members(family)})
             change.add_set(tables.inet, each);
         change.add_set(tables.bridge, ruleset::sources(family));
     }

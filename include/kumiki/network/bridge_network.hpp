@@ -36,6 +36,8 @@ struct attach_options {
     policy ingress = allow_all();
     /// What the container may reach.
     policy egress = allow_all();
+    /// Names that it shares with others, for rules about them: 1 to 63 letters, digits, '_', '.', '-'.
+    std::vector<std::string> labels = {};
     /// Its addresses; none: free ones are leased.
     std::optional<ip_address> address = {};
     std::optional<ip_address> address6 = {};
@@ -80,6 +82,7 @@ class bridge_network {
         };
         require(options.address, &state_->options.subnet);
         require(options.address6, state_->options.subnet6 ? &*state_->options.subnet6 : nullptr);
+        for (const std::string& each : options.labels) detail::require_rule_name("label", each);
         if (require_link_name(options.interface) == "lo")
             throw invalid_input("interface name", "lo", "It is the loopback interface's.");
         return {.network = state_, .options = std::move(options)};
@@ -93,6 +96,13 @@ class bridge_network {
         for (const bridge_network& each : others)
             if (each.state_ != state_) networks.push_back(each.state_->rules());
         return kumiki::explain(asked, networks, state_->host());
+    }
+
+    /// All its addresses, as the peers of a rule: `allow(net, tcp(80))`.
+    operator policy_peers() const {
+        address_set all{state_->options.subnet};
+        if (state_->options.subnet6) all.add({*state_->options.subnet6});
+        return all;
     }
 
     const std::string& name() const noexcept { return state_->options.name; }

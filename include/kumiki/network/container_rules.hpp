@@ -6,6 +6,7 @@
 // a range would have to be searched, and its offset computed.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -18,6 +19,7 @@
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/policy_chain.hpp>
+#include <kumiki/network/policy_peers.hpp>
 #include <kumiki/network/publish.hpp>
 #include <kumiki/network/ruleset.hpp>
 
@@ -31,11 +33,13 @@ struct firewall_rules {
     std::vector<published_port> publish{};  ///< with picked ports filled in (port_reservation)
     policy ingress = allow_all();  ///< who may use the published ports
     policy egress = allow_all();  ///< what it may open; denied is also a ping to the host
+    std::vector<std::string> labels{};  ///< that rules of others may name
 };
 
 /// Errors: invalid_input that names what cannot be.
 inline void require_valid(const firewall_rules& rules, const firewall_options& options) {
     detail::require_rule_name("container name", rules.container);
+    for (const std::string& each : rules.labels) detail::require_rule_name("label", each);
     (void)nft::value::name(rules.port);
     if (rules.addresses.empty())
         throw invalid_input("container", rules.container, "It has no address.");
@@ -65,6 +69,30 @@ inline void require_valid(const firewall_rules& rules, const firewall_options& o
 
 namespace detail {
 
+/// What memberships calls a container: by its name, and by each of its labels.
+inline std::vector<std::string> member_keys(const firewall_rules& rules) {
+    std::vector<std::string> keys{memberships::key(container_name{rules.container})};
+    for (const std::string& each : rules.labels) {
+        std::string key = memberships::key(label{each});
+        if (std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(std::move(key));
+    }
+    return keys;
+}
+
+inline void add_members(memberships& into, const firewall_rules& rules) {
+    for (const ip_address& address : rules.addresses) {
+        into.add(container_name{rules.container}, address);
+        for (const std::string& each : rules.labels) into.add(label{each}, address);
+    }
+}
+/// Of all containers in a map by name.
+template <class Containers>
+memberships members_of(const Containers& containers) {
+    memberships all;
+    for (const auto& [name, rules] : containers) add_members(all, rules);
+    return all;
+}
+
 /// One container's part of the rules. `options` and `rules` must outlive it.
 class container_rules {
   public:
@@ -80,6 +108,9 @@ class container_rules {
                 {.key = address, .data = verdict_of(rules.ingress, ingress_chain())});
             for (const published_port& each : rules.publish)
                 if (each.covers(family)) publish(each, address);
+            for (const std::string& key : member_keys(rules))
+                add(tables_.inet, ruleset::members(family),
+                    {.key = nft::concat(ruleset::member(key), address)});
         }
         add(tables_.bridge, ruleset::ports(), {.key = nft::value::name(rules.port)});
     }

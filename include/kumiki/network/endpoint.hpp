@@ -279,7 +279,8 @@ inline endpoint_reservation reserve(network_attachment attachment, std::string c
                     .addresses = std::move(addresses),
                     .publish = parts->ports.ports(),
                     .ingress = options.ingress,
-                    .egress = options.egress};
+                    .egress = options.egress,
+                    .labels = options.labels};
     return endpoint_reservation(std::move(parts));
 }
 

@@ -37,13 +37,30 @@ struct explanation {
     std::optional<address_port> led_to{};
 };
 
+/// A route of the host's.
+struct host_route {
+    cidr destination{};
+    std::string link{};
+};
+
 /// What the host has beside its networks.
 struct host_view {
     std::vector<ip_address> addresses{};  ///< all of its own; loopback need not be among them
 
+    std::vector<host_route> routes{};  ///< for rules that name an interface
+
     bool has(const ip_address& address) const {
         return address.is_loopback() ||
                std::find(addresses.begin(), addresses.end(), address) != addresses.end();
+    }
+    /// The interface behind which `address` is; empty when no route says.
+    std::string link_to(const ip_address& address) const {
+        const host_route* best = nullptr;
+        for (const host_route& each : routes)
+            if (each.destination.contains(address) &&
+                (best == nullptr || each.destination.prefix > best->destination.prefix))
+                best = &each;
+        return best != nullptr ? best->link : std::string();
     }
 };
 
@@ -74,7 +91,7 @@ class explained_packet {
         const ip_address to = result_.led_to ? result_.led_to->address : packet_.destination;
         if (!result_.led_to && host_.has(to)) {
             check_host();
-        } else if (check_egress()) {
+        } else if (check_egress(to)) {
             check_ingress(to);
         }
         return std::move(result_);
@@ -104,6 +121,9 @@ class explained_packet {
                 }
         }
         from_host_ = packet_.input == "lo" || (packet_.input.empty() && host_.has(packet_.source));
+        input_ = from_ != nullptr        ? from_->options.bridge
+                 : packet_.input.empty() ? host_.link_to(packet_.source)
+                                         : packet_.input;
     }
     bool end(access verdict, std::string rule) {
         result_.verdict = verdict;
@@ -157,9 +177,16 @@ class explained_packet {
             }
         return false;
     }
-    bool decide(const firewall_rules& container, const char* chain, const policy& rules,
-                const ip_address& peer, std::uint16_t port) {
-        const auto found = rules.decide(peer, packet_.transport, port);
+    bool decide(const network_rules& network, const firewall_rules& container, const char* chain,
+                const policy& rules, const ip_address& peer, std::uint16_t port,
+                const std::string& interface) {
+        memberships members;
+        for (const firewall_rules& each : network.containers) add_members(members, each);
+        const auto found = rules.decide({.peer = peer,
+                                         .transport = packet_.transport,
+                                         .port = port,
+                                         .interface = interface,
+                                         .members = &members});
         return end(found.verdict, rule_name(container.container, chain, found.rule));
     }
     // The host's own services, and a ping.
@@ -167,16 +194,21 @@ class explained_packet {
         if (from_ == nullptr) return;
         const auto* sender = owner(*from_, packet_.source);
         if (packet_.is_echo_request() && sender != nullptr)
-            decide(*sender, "out", sender->egress, packet_.destination, 0);
+            decide(*from_, *sender, "out", sender->egress, packet_.destination, 0, "");
         else
             deny("base:host:the host is not a peer");
     }
-    bool check_egress() {
+    std::string output_to(const ip_address& to) const {
+        for (const network_rules& network : networks_)
+            if (is_in(network, to)) return network.options.bridge;
+        return host_.link_to(to);
+    }
+    bool check_egress(const ip_address& to) {
         if (from_ == nullptr) return true;
         const auto* sender = owner(*from_, packet_.source);
         if (sender == nullptr) return deny("base:egress:not a container's address");
-        return decide(*sender, "out", sender->egress, packet_.destination,
-                      packet_.destination_port);
+        return decide(*from_, *sender, "out", sender->egress, packet_.destination,
+                      packet_.destination_port, output_to(to));
     }
     bool check_ingress(const ip_address& to) {
         for (const network_rules& network : networks_) {
@@ -184,7 +216,8 @@ class explained_packet {
             if (!result_.led_to) return deny("base:ingress:not published");
             const auto* receiver = owner(network, to);
             if (receiver == nullptr) return deny("base:ingress:not a container's address");
-            return decide(*receiver, "in", receiver->ingress, packet_.source, result_.led_to->port);
+            return decide(network, *receiver, "in", receiver->ingress, packet_.source,
+                          result_.led_to->port, input_);
         }
         return true;
     }
@@ -194,6 +227,7 @@ class explained_packet {
     const host_view& host_;
     const network_rules* from_ = nullptr;
     const firewall_rules* sender_ = nullptr;
+    std::string input_;
     bool from_host_ = false;
     explanation result_;
 };

@@ -126,10 +126,13 @@ class firewall {
         detail::container_rules(options_, after).add_to(change);
         change.commit(netfilter_);
         connected_.insert_or_assign(after.container, after);
-        if (count_flows(netfilter_) != 0)
+        if (count_flows(netfilter_) != 0) {
+            const auto members = detail::members_of(connected_);
             for (const ip_address& address : before.addresses)
-                detail::end_flows(netfilter_, address,
-                                  [&](const flow& each) { return !detail::permits(after, each); });
+                detail::end_flows(netfilter_, address, [&](const flow& each) {
+                    return !detail::permits(after, each, members);
+                });
+        }
         end_stale_flows(after);
     }
 

@@ -34,19 +34,23 @@ inline std::optional<std::uint16_t> published_as(const firewall_rules& rules, co
     return found;
 }
 
-/// True when the flow, one of the container's, could begin under `rules`.
-inline bool permits(const firewall_rules& rules, const flow& f) {
+/// True when the flow, one of the container's, could begin under `rules`. By what interface is not
+/// known of a flow: see policy_question.
+inline bool permits(const firewall_rules& rules, const flow& f, const memberships& members = {}) {
+    const auto says = [&](const policy& list, const ip_address& peer, std::uint16_t port) {
+        return list
+            .decide({.peer = peer, .transport = f.transport, .port = port, .members = &members})
+            .verdict;
+    };
     const auto is_own = [&](const ip_address& address) {
         return std::find(rules.addresses.begin(), rules.addresses.end(), address) !=
                rules.addresses.end();
     };
     if (is_own(f.original.source) &&
-        rules.egress.verdict(f.original.destination, f.transport, f.original.destination_port) ==
-            access::deny)
+        says(rules.egress, f.original.destination, f.original.destination_port) == access::deny)
         return false;
     if (!is_own(f.reply.source) || !f.is_redirected()) return true;
-    return rules.ingress.verdict(f.original.source, f.transport, f.reply.source_port) ==
-               access::allow &&
+    return says(rules.ingress, f.original.source, f.reply.source_port) == access::allow &&
            published_as(rules, f) == f.reply.source_port;
 }
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -71,10 +72,14 @@ class network_state {
         for (const auto& [name, each] : wall->connected()) known.containers.push_back(each);
         return known;
     }
-    /// The host's own addresses.
+    /// The host's own addresses, and its routes.
     host_view host() {
         const std::lock_guard guard(mutex);
         host_view seen;
+        std::map<int, std::string> names;
+        for (const link_info& each : list_links(route)) names[each.index] = each.name;
+        for (const route_info& each : list_routes(route))
+            seen.routes.push_back({each.destination, names[each.link]});
         for (const address_info& each : list_addresses(route))
             seen.addresses.push_back(each.address.address);
         return seen;

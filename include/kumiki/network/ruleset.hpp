@@ -18,6 +18,7 @@
 #include <kumiki/netlink/nft_set.hpp>
 #include <kumiki/netlink/nft_value.hpp>
 #include <kumiki/netlink/nftables.hpp>
+#include <kumiki/network/policy_peers.hpp>
 
 namespace kumiki::inline v0 {
 
@@ -85,6 +86,19 @@ struct ruleset {
     static nft::set sources(ip_family family) {
         return {.name = named("sources", family),
                 .key = {nft::fields::interface, nft::fields::address(family)}};
+    }
+
+    /// Who has which names and labels: a number for one of them, and a container's address.
+    static nft::set members(ip_family family) {
+        using namespace nft::fields;
+        return {.name = named("members", family), .key = {mark, mark, address(family)}};
+    }
+    /// The first two fields of a key of members().
+    static nft::value member(std::string_view key) {
+        const std::uint64_t number = member_number(key);
+        nft::value both = nft::value::number(static_cast<std::uint32_t>(number >> 32));
+        both.append_padded(nft::value::number(static_cast<std::uint32_t>(number)));
+        return both;
     }
 
   private:

@@ -1,0 +1,135 @@
+#include <string>
+
+#include <kumiki/network/policy_chain.hpp>
+
+#include "network/lab.hpp"
+#include "support/catch.hpp"
+
+using namespace kumiki;
+using namespace kumiki::literals;
+using namespace kumiki_test;
+
+#define NEEDS_NETNS                                                                                \
+    if (!can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
+
+namespace {
+
+/// The rules of a chain as the nft program shows them.
+std::string chain(const node& host, const std::string& name) {
+    return output_of(host, ("nft -nn list chain inet kumiki-web " + name + " 2>&1").c_str());
+}
+
+}  // namespace
+
+TEST_CASE("A set of networks is one look-up, whose set comes and goes with its rule") {
+    NEEDS_NETNS;
+    lab net;
+    auto web = net.web();
+    auto rules = rules_of_a();
+    rules.egress = deny_all().allow(
+        address_set{"192.0.2.3/32"_cidr, "198.51.100.0/24"_cidr, "2001:db8::2/128"_cidr}, tcp(443));
+    web.connect(rules);
+    const auto server = serve(net.outside.ns, tcp_type, "0.0.0.0"_ip, 443);
+    const auto server6 = serve(net.outside.ns, tcp_type, "2001:db8::2"_ip, 443);
+    CHECK(reaches(net.a, tcp_type, "192.0.2.3"_ip, 443, server));
+    CHECK(is_silent(net.a, tcp_type, "192.0.2.2"_ip, 443, server));
+    CHECK(reaches(net.a, tcp_type, "2001:db8::2"_ip, 443, server6));
+    const std::string text = chain(net.host, "out-a");
+    INFO(text);
+    CHECK(text.find("ct original ip daddr { 192.0.2.3, 198.51.100.0/24 }") != std::string::npos);
+    auto other = rules;
+    other.egress = deny_all().allow(address_set{"192.0.2.2/31"_cidr}, tcp(443));
+    web.replace(rules, other);
+    CHECK(reaches(net.a, tcp_type, "192.0.2.2"_ip, 443, server));
+    CHECK(nft_says(net.host).find("198.51.100") == std::string::npos);
+    web.disconnect(other);
+    CHECK(nft_says(net.host).find("192.0.2.2") == std::string::npos);
+}
+
+TEST_CASE("Rules about names and labels hold for containers that come later, until they go") {
+    NEEDS_NETNS;
+    lab net;
+    auto web = net.web();
+    auto a = rules_of_a();
+    a.ingress = deny_all().allow(label{"front"}, tcp(80)).allow(container_name{"c"}, udp(53));
+    web.connect(a);
+    auto b = rules_of_b();
+    const auto server = serve(net.a.ns, tcp_type, "0.0.0.0"_ip, 80);
+    const auto names = serve(net.a.ns, udp_type, "0.0.0.0"_ip, 53);
+    web.connect(b);
+    CHECK(is_silent(net.b, tcp_type, "192.0.2.1"_ip, 8080, server));
+    web.disconnect(b);
+    b.labels = {"front", "other", "front"};
+    web.connect(b);
+    CHECK(reaches(net.b, tcp_type, "192.0.2.1"_ip, 8080, server));
+    CHECK(is_silent(net.b, udp_type, "192.0.2.1"_ip, 5353, names));
+    auto renamed = b;
+    renamed.container = "c";
+    renamed.labels = {};
+    web.disconnect(b);
+    web.connect(renamed);
+    CHECK(reaches(net.b, udp_type, "192.0.2.1"_ip, 5353, names));
+    CHECK(is_silent(net.b, tcp_type, "192.0.2.1"_ip, 8080, server));
+    CHECK(is_silent(net.outside, tcp_type, "192.0.2.1"_ip, 8080, server));
+    web.disconnect(renamed);
+    CHECK(nft_says(net.host).find("10.88.0.3") == std::string::npos);
+}
+
+TEST_CASE("A rule may be about an interface, about a whole protocol, and about ICMP") {
+    NEEDS_NETNS;
+    lab net;
+    auto web = net.web();
+    auto a = rules_of_a();
+    a.ingress = deny_all().allow(tcp(80), {.interface = "up"});
+    a.egress = deny_all().allow(icmp()).allow(any_port(protocol::udp), {.interface = "up"});
+    web.connect(a);
+    web.connect(rules_of_b());
+    const auto server = serve(net.a.ns, tcp_type, "0.0.0.0"_ip, 80);
+    CHECK(reaches(net.outside, tcp_type, "192.0.2.1"_ip, 8080, server));
+    CHECK(is_silent(net.b, tcp_type, "192.0.2.1"_ip, 8080, server));
+    CHECK(pings(net.a, "10.88.0.1"_ip));
+    CHECK(pings(net.a, "192.0.2.2"_ip));
+    const auto world = serve(net.outside.ns, udp_type, "0.0.0.0"_ip, 53);
+    CHECK(reaches(net.a, udp_type, "192.0.2.2"_ip, 53, world));
+    const auto other = serve(net.outside.ns, tcp_type, "0.0.0.0"_ip, 53);
+    CHECK(is_silent(net.a, tcp_type, "192.0.2.2"_ip, 53, other));
+}
+
+TEST_CASE("What a label let begin ends with the rule about it, and not with another") {
+    NEEDS_NETNS;
+    lab net;
+    auto web = net.web();
+    auto a = rules_of_a();
+    a.ingress = deny_all().allow(label{"front"});
+    web.connect(a);
+    auto b = rules_of_b();
+    b.labels = {"front"};
+    web.connect(b);
+    const auto server = serve(net.a.ns, udp_type, "0.0.0.0"_ip, 53);
+    const endpoint_address own("10.88.0.3"_ip, 40000);
+    CHECK(reaches(net.b, udp_type, "192.0.2.1"_ip, 5353, server, 3000, own));
+    const auto flows = [&] {
+        return output_of(net.host, "conntrack -L 2>/dev/null | grep -c 40000");
+    };
+    const std::string before = flows();
+    auto more = a;
+    more.ingress.allow("192.0.2.2"_ip);
+    web.replace(a, more);
+    CHECK(flows() == before);
+    auto closed = a;
+    closed.ingress = deny_all();
+    web.replace(more, closed);
+    CHECK(flows() == "0\n");
+    CHECK_FALSE(reaches(net.b, udp_type, "192.0.2.1"_ip, 5353, server, silence, own));
+}
+
+TEST_CASE("A label that cannot be is refused") {
+    const firewall_options options{.network = "web",
+                                   .bridge = "km-web",
+                                   .subnets = {"10.88.0.0/24"_cidr, "fd00:88::/64"_cidr}};
+    for (const char* const name : {"", "a b", "-a"}) {
+        auto rules = rules_of_a();
+        rules.labels = {name};
+        CHECK_THROWS_AS(require_valid(rules, options), invalid_input);
+    }
+}
