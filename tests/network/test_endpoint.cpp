@@ -435,3 +435,42 @@ TEST_CASE("A network explains what its containers' rules say, as long as they ar
     }
     CHECK(host.net->explain(from_far).rule.empty());
 }
+
+TEST_CASE("Containers reach each other by their own addresses, names and labels as attached") {
+    NEEDS_NETNS;
+    test_host host;
+    const private_netns database;
+    const private_netns client;
+    const private_netns stranger;
+    const auto db = host.connect(
+        database, "db",
+        {.direct = deny_all().allow(label{"web"}, tcp(5432)).allow(container_name{"it"}, icmp())});
+    const auto web = host.connect(client, "web", {.labels = {"web"}});
+    const auto other = host.connect(stranger, "other");
+    for (const ip_address& address : db.addresses()) {
+        const auto server = kumiki_test::serve(database, SOCK_STREAM, address, 5432);
+        const auto seen = kumiki_test::reaches(client, SOCK_STREAM, address, 5432, server);
+        REQUIRE(seen);
+        CHECK(seen->address == web.addresses()[address.is_v4() ? 0 : 1]);
+        CHECK_FALSE(kumiki_test::reaches(stranger, SOCK_STREAM, address, 5432, server, 100));
+        const auto told = [&](const endpoint& from) {
+            return host.net
+                ->explain({.source = from.addresses()[address.is_v4() ? 0 : 1],
+                           .destination = address,
+                           .destination_port = 5432})
+                .rule;
+        };
+        CHECK(told(web) == "db:direct:0");
+        CHECK(told(other) == "db:direct:rest");
+    }
+    CHECK_THROWS_AS(host.net->attach({.labels = {"a b"}}), invalid_input);
+}
+
+TEST_CASE("All of another network are peers of a rule") {
+    NEEDS_NETNS;
+    test_host host;
+    const policy rules = deny_all().allow(*host.net, tcp(80));
+    CHECK(rules.verdict("10.88.0.200"_ip, tcp(80)) == access::allow);
+    CHECK(rules.verdict("fd00:88::77"_ip, tcp(80)) == access::allow);
+    CHECK(rules.verdict("10.89.0.2"_ip, tcp(80)) == access::deny);
+}

@@ -350,6 +350,7 @@ TEST_CASE("What is explained of packets at random is what the kernel does to the
             each->egress = random.rules();
             each->ingress = random.rules();
             each->labels = random.labels();
+            if (random.one_in(2)) each->direct = random.rules();
         }
         web.connect(a);
         web.connect(b);
@@ -363,6 +364,8 @@ TEST_CASE("What is explained of packets at random is what the kernel does to the
         for (const firewall_rules* each : {&a, &b, &c}) {
             if (each->egress.rules().empty()) without_rules.insert(each->container + ":out:rest");
             if (each->ingress.rules().empty()) without_rules.insert(each->container + ":in:rest");
+            if (each->direct.rules().empty())
+                without_rules.insert(each->container + ":direct:rest");
         }
         for (std::uint16_t i = 0; i < 1000; ++i, ++number) {
             const auto [from, p] = random.shot(i);

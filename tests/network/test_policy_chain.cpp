@@ -123,6 +123,63 @@ TEST_CASE("What a label let begin ends with the rule about it, and not with anot
     CHECK_FALSE(reaches(net.b, udp_type, "192.0.2.1"_ip, 5353, server, silence, own));
 }
 
+TEST_CASE("Containers of one network reach each other by their own addresses where they may") {
+    NEEDS_NETNS;
+    const char* const filtered = GENERATE("0", "1");
+    const bool v4 = GENERATE(true, false);
+    CAPTURE(filtered, v4);
+    lab net(filtered);
+    auto web = net.web();
+    auto db = net.db();
+    auto a = rules_of_a();
+    a.direct = deny_all().allow(label{"front"}, tcp(5432)).allow(container_name{"b"}, udp(53));
+    auto b = rules_of_b();
+    b.labels = {"front"};
+    auto c = rules_of_c();
+    c.labels = {"front"};
+    web.connect(a);
+    web.connect(b);
+    db.connect(c);
+    const ip_address of_a = v4 ? "10.88.0.2"_ip : "fd00:88::2"_ip;
+    const ip_address of_b = v4 ? "10.88.0.3"_ip : "fd00:88::3"_ip;
+    // As endpoints have it: nothing but the gateway is on the link.
+    const ip_address gateway = v4 ? "10.88.0.1"_ip : "fd00:88::1"_ip;
+    const auto prefix = static_cast<std::uint8_t>(gateway.bits());
+    net.a.route({of_b, prefix}, gateway);
+    net.b.route({of_a, prefix}, gateway);
+    const auto server = serve(net.a.ns, tcp_type, of_a, 5432);
+    const auto names = serve(net.a.ns, udp_type, of_a, 53);
+    const auto other = serve(net.a.ns, tcp_type, of_a, 80);
+    for (int time = 0; time < 3; ++time) {
+        const auto client = reaches(net.b, tcp_type, of_a, 5432, server);
+        REQUIRE(client);
+        CHECK(client->address == of_b);  // as it is
+    }
+    const endpoint_address own(of_b, 40000);
+    CHECK(reaches(net.b, udp_type, of_a, 53, names, 3000, own));
+    CHECK(is_silent(net.b, tcp_type, of_a, 80, other));
+    // Not from elsewhere, and not the other way round.
+    CHECK(is_silent(net.c, tcp_type, of_a, 5432, server));
+    CHECK(is_silent(net.outside, tcp_type, of_a, 5432, server));
+    const auto of_other = serve(net.b.ns, tcp_type, of_b, 5432);
+    CHECK(is_silent(net.a, tcp_type, of_b, 5432, of_other));
+    // The host is the owner, whatever the rules.
+    CHECK(reaches(net.host, tcp_type, of_a, 80, other));
+
+    auto closed = a;
+    closed.direct = deny_all().allow(label{"front"}, tcp(5432));
+    web.replace(a, closed);
+    CHECK_FALSE(reaches(net.b, udp_type, of_a, 53, names, silence, own));
+    CHECK(reaches(net.b, tcp_type, of_a, 5432, server));
+    // The sender's own policy is asked first.
+    auto silent = b;
+    silent.egress = allow_all().deny(container_name{"a"});
+    web.replace(b, silent);
+    CHECK(is_silent(net.b, tcp_type, of_a, 5432, server));
+    web.disconnect(closed);
+    CHECK(nft_says(net.host).find("direct-a") == std::string::npos);
+}
+
 TEST_CASE("A label that cannot be is refused") {
     const firewall_options options{.network = "web",
                                    .bridge = "km-web",

@@ -62,6 +62,8 @@ inline void put_filter_rules(nft::batch& change, const nft::table& table,
 
     change.add_rule(table, "ingress", "", output_is(bridge, NFT_CMP_NEQ), decide{leave()});
     change.add_rule(table, "ingress", "", answers, decide{accept()});
+    verdicts("ingress", side::destination, ruleset::direct, input_is(bridge),
+             destination_was_translated(NFT_CMP_EQ));
     put_denial(change, table, "ingress", "not published", destination_was_translated(NFT_CMP_EQ));
     verdicts("ingress", side::destination, ruleset::ingress);
     put_denial(change, table, "ingress", "not a container's address");
@@ -111,7 +113,7 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
     for (const ip_family family : both_families) {
         for (const nft::set& each :
              {ruleset::publish(family), ruleset::publish_any(family), ruleset::egress(family),
-              ruleset::ingress(family), ruleset::members(family)})
+              ruleset::ingress(family), ruleset::members(family), ruleset::direct(family)})
             change.add_set(tables.inet, each);
         change.add_set(tables.bridge, ruleset::sources(family));
     }

@@ -36,6 +36,9 @@ struct attach_options {
     policy ingress = allow_all();
     /// What the container may reach.
     policy egress = allow_all();
+    /// Which containers of the network may reach it by its own address, on ports that need not be
+    /// published: `deny_all().allow(label{"web"}, tcp(5432))`. Their egress is asked, too.
+    policy direct = deny_all();
     /// Names that it shares with others, for rules about them: 1 to 63 letters, digits, '_', '.', '-'.
     std::vector<std::string> labels = {};
     /// Its addresses; none: free ones are leased.

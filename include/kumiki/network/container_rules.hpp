@@ -33,6 +33,7 @@ struct firewall_rules {
     std::vector<published_port> publish{};  ///< with picked ports filled in (port_reservation)
     policy ingress = allow_all();  ///< who may use the published ports
     policy egress = allow_all();  ///< what it may open; denied is also a ping to the host
+    policy direct = deny_all();  ///< who of the network may reach it by its own address
     std::vector<std::string> labels{};  ///< that rules of others may name
 };
 
@@ -106,6 +107,9 @@ class container_rules {
                 {.key = address, .data = verdict_of(rules.egress, egress_chain())});
             add(tables_.inet, ruleset::ingress(family),
                 {.key = address, .data = verdict_of(rules.ingress, ingress_chain())});
+            if (rules.direct != deny_all())
+                add(tables_.inet, ruleset::direct(family),
+                    {.key = address, .data = verdict_of(rules.direct, direct_chain())});
             for (const published_port& each : rules.publish)
                 if (each.covers(family)) publish(each, address);
             for (const std::string& key : member_keys(rules))
@@ -120,6 +124,8 @@ class container_rules {
         if (!rules_.egress.rules().empty()) out.put_egress(change, rules_.egress);
         const policy_chain in(tables_.inet, ingress_chain());
         if (!rules_.ingress.rules().empty()) in.put_ingress(change, rules_.ingress);
+        const policy_chain direct(tables_.inet, direct_chain());
+        if (!rules_.direct.rules().empty()) direct.put_ingress(change, rules_.direct);
         for (const part& each : parts_) change.add_elements(each.table, each.set, each.elements);
     }
     /// First the elements, which lead into the chains.
@@ -135,7 +141,7 @@ class container_rules {
             for (const nft::element& element : each.elements)
                 all.emplace_back().delete_elements(each.table, each.set, std::span(&element, 1));
         // Those of older rules, too: nothing leads to them any more.
-        for (const std::string& chain : {egress_chain(), ingress_chain()})
+        for (const std::string& chain : {egress_chain(), ingress_chain(), direct_chain()})
             policy_chain(tables_.inet, chain).delete_from(all.emplace_back());
         return all;
     }
@@ -149,10 +155,12 @@ class container_rules {
 
     std::string egress_chain() const { return "out-" + rules_.container; }
     std::string ingress_chain() const { return "in-" + rules_.container; }
+    std::string direct_chain() const { return "direct-" + rules_.container; }
     std::vector<std::string> chains() const {
         std::vector<std::string> all;
         if (!rules_.egress.rules().empty()) all.push_back(egress_chain());
         if (!rules_.ingress.rules().empty()) all.push_back(ingress_chain());
+        if (!rules_.direct.rules().empty()) all.push_back(direct_chain());
         return all;
     }
     // A policy without rules is a verdict in the map. (Each chain more is looked at by the kernel at

@@ -127,6 +127,7 @@ inline std::vector<std::string> contradictions(const attach_options& options) {
     detail::find_closed_ports(options.publish, options.ingress, found);
     detail::find_void_rules(options.ingress, "in", found);
     detail::find_void_rules(options.egress, "out", found);
+    detail::find_void_rules(options.direct, "direct", found);
     detail::find_host_ports(options.publish, options.ingress, found);
     return found;
 }

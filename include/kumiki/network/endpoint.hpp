@@ -280,6 +280,7 @@ inline endpoint_reservation reserve(network_attachment attachment, std::string c
                     .publish = parts->ports.ports(),
                     .ingress = options.ingress,
                     .egress = options.egress,
+                    .direct = options.direct,
                     .labels = options.labels};
     return endpoint_reservation(std::move(parts));
 }

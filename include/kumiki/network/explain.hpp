@@ -213,8 +213,13 @@ class explained_packet {
     bool check_ingress(const ip_address& to) {
         for (const network_rules& network : networks_) {
             if (!is_in(network, to)) continue;
-            if (!result_.led_to) return deny("base:ingress:not published");
             const auto* receiver = owner(network, to);
+            if (!result_.led_to) {
+                if (from_ != &network || receiver == nullptr || receiver->direct == deny_all())
+                    return deny("base:ingress:not published");
+                return decide(network, *receiver, "direct", receiver->direct, packet_.source,
+                              packet_.destination_port, input_);
+            }
             if (receiver == nullptr) return deny("base:ingress:not a container's address");
             return decide(network, *receiver, "in", receiver->ingress, packet_.source,
                           result_.led_to->port, input_);

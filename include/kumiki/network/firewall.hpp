@@ -130,7 +130,9 @@ class firewall {
             const auto members = detail::members_of(connected_);
             for (const ip_address& address : before.addresses)
                 detail::end_flows(netfilter_, address, [&](const flow& each) {
-                    return !detail::permits(after, each, members);
+                    return !detail::permits(after, each, members) ||
+                           (before.direct != after.direct && is_siblings(each) &&
+                            !detail::permits_direct(after, each, members));
                 });
         }
         end_stale_flows(after);
@@ -176,6 +178,15 @@ class firewall {
                 if (failure.errno_value() != ENOENT && failure.errno_value() != EBUSY) throw;
             }
         }
+    }
+
+    // From a container, and not from the host: that has the first address of each subnet.
+    bool is_siblings(const flow& each) const {
+        return std::any_of(options_.subnets.begin(), options_.subnets.end(),
+                           [&](const cidr& subnet) {
+                               return subnet.contains(each.original.source) &&
+                                      each.original.source != subnet.network().plus(1);
+                           });
     }
 
     // Translation is decided by a flow's first packet: a client that sent before the port was

@@ -54,4 +54,18 @@ inline bool permits(const firewall_rules& rules, const flow& f, const membership
            published_as(rules, f) == f.reply.source_port;
 }
 
+/// False for a flow from another container by the container's own address that could not begin under
+/// `rules`. (The host's, which are none of its network's containers', are never asked.)
+inline bool permits_direct(const firewall_rules& rules, const flow& f, const memberships& members) {
+    if (f.is_redirected() || std::find(rules.addresses.begin(), rules.addresses.end(),
+                                       f.reply.source) == rules.addresses.end())
+        return true;
+    return rules.direct
+               .decide({.peer = f.original.source,
+                        .transport = f.transport,
+                        .port = f.original.destination_port,
+                        .members = &members})
+               .verdict == access::allow;
+}
+
 }  // namespace kumiki::inline v0::detail

@@ -33,7 +33,8 @@ class policy_chain {
     void put_egress(nft::batch& change, const policy& rules) const {
         put(change, rules, nft::side::destination);
     }
-    /// Who may use its published ports: the client as it is, and the container's own port.
+    /// Who may use its published ports, or reach it by its own address: the client as it is, and the
+    /// container's own port.
     void put_ingress(nft::batch& change, const policy& rules) const {
         put(change, rules, nft::side::source);
     }

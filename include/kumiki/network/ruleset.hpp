@@ -88,6 +88,12 @@ struct ruleset {
                 .key = {nft::fields::interface, nft::fields::address(family)}};
     }
 
+    /// Container's address to who of the network may reach it by that address.
+    static nft::set direct(ip_family family) {
+        return {.name = named("direct", family),
+                .key = {nft::fields::address(family)},
+                .kind = nft::set_kind::verdict_map};
+    }
     /// Who has which names and labels: a number for one of them, and a container's address.
     static nft::set members(ip_family family) {
         using namespace nft::fields;
