@@ -142,6 +142,7 @@
 #include <kumiki/netlink/message.hpp>
 #include <kumiki/netlink/nft_action.hpp>
 #include <kumiki/netlink/nft_expression.hpp>
+#include <kumiki/netlink/nft_limit.hpp>
 #include <kumiki/netlink/nft_match.hpp>
 #include <kumiki/netlink/nft_set.hpp>
 #include <kumiki/netlink/nft_value.hpp>
@@ -175,6 +176,7 @@
 #include <kumiki/network/port_holder.hpp>
 #include <kumiki/network/port_reservation.hpp>
 #include <kumiki/network/publish.hpp>
+#include <kumiki/network/rate.hpp>
 #include <kumiki/network/ruleset.hpp>
 #include <kumiki/network/shared_place.hpp>
 #include <kumiki/network/traffic.hpp>

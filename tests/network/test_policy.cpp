@@ -1,4 +1,5 @@
 #include <array>
+#include <chrono>
 
 #include <kumiki/network/policy.hpp>
 
@@ -118,4 +119,19 @@ TEST_CASE("A rule of an interface is about flows by it; by one that is not known
     CHECK(says(closed, "eth0") == access::deny);
     CHECK(says(closed, {}) == access::deny);
     CHECK_THROWS_AS(deny_all().allow(tcp(80), {.interface = "sixteen-bytes-16"}), invalid_input);
+}
+
+TEST_CASE("Rates are of what is allowed, and at least one of something") {
+    CHECK_NOTHROW(deny_all().allow(tcp(80), {.connections = per_second(10)}));
+    CHECK_THROWS_AS(allow_all().deny(tcp(80), {.connections = per_second(10)}), invalid_input);
+    CHECK_THROWS_AS(allow_all().deny(tcp(80), {.packets = per_second(10)}), invalid_input);
+    CHECK_THROWS_AS(allow_all().deny(tcp(80), {.at_once = 10}), invalid_input);
+    CHECK_THROWS_AS(deny_all().allow(tcp(80), {.at_once = 0}), invalid_input);
+    CHECK_THROWS_AS(deny_all().allow(tcp(80), {.packets = per_second(0)}), invalid_input);
+    CHECK_THROWS_AS(
+        deny_all().allow(tcp(80), {.connections = rate{.every = std::chrono::seconds(0)}}),
+        invalid_input);
+    CHECK_THROWS_AS(deny_all().allow(tcp(80), {.connections = rate{.burst = 0}}), invalid_input);
+    CHECK(to_string(deny_all().allow(tcp(80), {.connections = per_minute(6)}).rules()[0]) ==
+          "allow everybody tcp 80, flows: 6 in 60 s, 6 at once");
 }

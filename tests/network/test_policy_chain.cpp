@@ -1,4 +1,6 @@
+#include <chrono>
 #include <string>
+#include <utility>
 
 #include <kumiki/network/policy_chain.hpp>
 
@@ -155,6 +157,8 @@ TEST_CASE("Containers of one network reach each other by their own addresses whe
         REQUIRE(client);
         CHECK(client->address == of_b);  // as it is
     }
+    // No host tells them a shorter way: the bridge would stop them on it.
+    CHECK(output_of(net.b, "awk '/^Icmp6InRedirects/ {print $2}' /proc/net/snmp6") == "0\n");
     const endpoint_address own(of_b, 40000);
     CHECK(reaches(net.b, udp_type, of_a, 53, names, 3000, own));
     CHECK(is_silent(net.b, tcp_type, of_a, 80, other));
@@ -178,6 +182,111 @@ TEST_CASE("Containers of one network reach each other by their own addresses whe
     CHECK(is_silent(net.b, tcp_type, of_a, 5432, server));
     web.disconnect(closed);
     CHECK(nft_says(net.host).find("direct-a") == std::string::npos);
+}
+
+TEST_CASE("Flows begin as often as their rule's rate allows, and the rest meets the rules behind") {
+    NEEDS_NETNS;
+    lab net;
+    auto web = net.web();
+    auto a = rules_of_a();
+    constexpr rate three{.count = 3, .every = std::chrono::hours(1), .burst = 3};
+    a.ingress = deny_all().allow("192.0.2.2"_ip, udp(53), {.connections = three}).allow(tcp(80));
+    web.connect(a);
+    // Datagrams, as a connection would try again.
+    const auto names = serve(net.a.ns, udp_type, "0.0.0.0"_ip, 53);
+    for (int time = 0; time < 3; ++time)
+        CHECK(reaches(net.outside, udp_type, "192.0.2.1"_ip, 5353, names));
+    CHECK(is_silent(net.outside, udp_type, "192.0.2.1"_ip, 5353, names));
+    const std::string text = chain(net.host, "in-a");
+    INFO(text);
+    CHECK(text.find("limit rate 3/hour burst 3 packets counter packets 3 ") != std::string::npos);
+    const auto server = serve(net.a.ns, tcp_type, "0.0.0.0"_ip, 80);
+    CHECK(reaches(net.outside, tcp_type, "192.0.2.1"_ip, 8080, server));
+}
+
+TEST_CASE("As many flows live at once as their rule allows, and another when one has ended") {
+    NEEDS_NETNS;
+    lab net;
+    auto web = net.web();
+    auto a = rules_of_a();
+    a.egress = deny_all().allow(tcp(443), {.at_once = 2});
+    web.connect(a);
+    const auto server = serve(net.outside.ns, tcp_type, "0.0.0.0"_ip, 443);
+    const auto dial = [&] {
+        return net.a.ns.run([&] {
+            unique_fd fd(sys::check(
+                ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket"));
+            const auto [to, size] = endpoint_address("192.0.2.2"_ip, 443).to_kernel();
+            (void)::connect(fd.get(), reinterpret_cast<const sockaddr*>(&to), size);
+            return fd;
+        });
+    };
+    const auto arrives = [&](int wait) {
+        if (!wait_for(server.get(), POLLIN, wait)) return unique_fd();
+        return unique_fd(::accept4(server.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    };
+    unique_fd first = dial();
+    unique_fd first_end = arrives(3000);
+    const unique_fd second = dial();
+    const unique_fd second_end = arrives(3000);
+    REQUIRE(first_end);
+    REQUIRE(second_end);
+    unique_fd third = dial();
+    CHECK_FALSE(arrives(silence));
+    third.reset();
+    first.reset();
+    first_end.reset();
+    CHECK(wait_for(second.get(), POLLOUT, 3000));
+    const unique_fd fourth = dial();
+    CHECK(arrives(3000));
+}
+
+TEST_CASE("Packets beyond a rate are dropped in flows that live, and answers are not counted") {
+    NEEDS_NETNS;
+    lab net;
+    auto web = net.web();
+    constexpr rate ten{.count = 10, .every = std::chrono::hours(1), .burst = 10};
+    auto a = rules_of_a();
+    a.egress = allow_all()
+                   .allow("192.0.2.3"_ip, udp(7))
+                   .allow(address_set{"192.0.2.0/24"_cidr}, udp(7), {.packets = ten});
+    a.ingress = deny_all().allow(udp(53), {.packets = ten});
+    web.connect(a);
+    // Fifty datagrams and as many answers: how many of them came.
+    const auto exchange = [&](const node& client_node, const node& server_node, ip_address to,
+                              std::uint16_t port, std::uint16_t inside) {
+        const auto server = serve(server_node.ns, udp_type, "0.0.0.0"_ip, inside);
+        const auto client = serve(client_node.ns, udp_type, "0.0.0.0"_ip, 4000);
+        const auto [address, size] = endpoint_address(to, port).to_kernel();
+        sockaddr_storage seen{};
+        socklen_t seen_size = sizeof seen;
+        int came = 0;
+        char bytes[16];
+        for (int i = 0; i < 50; ++i) {
+            REQUIRE(::sendto(client.get(), "ping", 4, 0,
+                             reinterpret_cast<const sockaddr*>(&address), size) == 4);
+            while (wait_for(server.get(), POLLIN, came < 10 ? 100 : 2) &&
+                   ::recvfrom(server.get(), bytes, sizeof bytes, 0,
+                              reinterpret_cast<sockaddr*>(&seen), &seen_size) > 0)
+                ++came;
+        }
+        int answers = 0;
+        for (int i = 0; came > 0 && i < 50; ++i) {
+            REQUIRE(::sendto(server.get(), "pong", 4, 0, reinterpret_cast<const sockaddr*>(&seen),
+                             seen_size) == 4);
+            if (wait_for(client.get(), POLLIN, 100) && ::recv(client.get(), bytes, 16, 0) > 0)
+                ++answers;
+        }
+        return std::pair(came, answers);
+    };
+    CHECK(exchange(net.a, net.outside, "192.0.2.2"_ip, 7, 7) == std::pair(10, 50));
+    CHECK(exchange(net.a, net.outside, "192.0.2.3"_ip, 7, 7) == std::pair(50, 50));
+    CHECK(exchange(net.a, net.outside, "192.0.2.2"_ip, 8, 8) == std::pair(50, 50));
+    CHECK(exchange(net.outside, net.a, "192.0.2.1"_ip, 5353, 53) == std::pair(10, 50));
+    CHECK(chain(net.host, "rateout-a").find("counter packets 40 ") != std::string::npos);
+    web.disconnect(a);
+    CHECK(nft_says(net.host).find("10.88.0.2") == std::string::npos);
+    CHECK(nft_says(net.host).find("rateout-a") == std::string::npos);
 }
 
 TEST_CASE("A label that cannot be is refused") {

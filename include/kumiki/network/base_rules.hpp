@@ -133,6 +133,7 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
     base(tables.inet, "egress", hook{"filter", hook_point::forward, 0});
     base(tables.inet, "ingress", hook{"filter", hook_point::forward, 1});
     base(tables.inet, "host", hook{"filter", hook_point::input, 0});
+    base(tables.inet, "redirects", hook{"filter", hook_point::output, 0});
     base(tables.bridge, "prerouting", hook{"filter", hook_point::prerouting, -300});
     base(tables.bridge, "sender", {});
     base(tables.bridge, "forward", hook{"filter", hook_point::forward, 10});
@@ -152,6 +153,11 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
         change.add_rule(tables.inet, chain, "", destination_is_local(), decide{go_to("published")});
     put_masquerade_rules(change, tables.inet, options);
     put_filter_rules(change, tables.inet, options.bridge);
+    // The host must not tell containers that the shorter way to a sibling is the direct one: there the
+    // bridge's rules stop them. (Of IPv4 it is a setting; of IPv6 there is none.)
+    constexpr std::uint8_t redirect = 137;
+    change.add_rule(tables.inet, "redirects", "", output_is(options.bridge),
+                    icmp_type_is(icmpv6_number, redirect), decide{drop()});
     put_bridge_rules(change, tables.bridge);
 }
 

@@ -10,12 +10,14 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/nft_action.hpp>
+#include <kumiki/netlink/nft_match.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/policy_chain.hpp>
@@ -98,7 +100,7 @@ memberships members_of(const Containers& containers) {
 class container_rules {
   public:
     container_rules(const firewall_options& options, const firewall_rules& rules)
-        : tables_(options.network), rules_(rules) {
+        : tables_(options.network), bridge_(options.bridge), rules_(rules) {
         for (const ip_address& address : rules.addresses) {
             const ip_family family = address.family();
             const nft::value port = nft::value::name(rules.port);
@@ -107,6 +109,12 @@ class container_rules {
                 {.key = address, .data = verdict_of(rules.egress, egress_chain())});
             add(tables_.inet, ruleset::ingress(family),
                 {.key = address, .data = verdict_of(rules.ingress, ingress_chain())});
+            if (has_rates(rules.egress))
+                add(tables_.inet, ruleset::rates_out(family),
+                    {.key = address, .data = nft::jump(egress_rates())});
+            if (has_rates(rules.ingress) || has_rates(rules.direct))
+                add(tables_.inet, ruleset::rates_in(family),
+                    {.key = address, .data = nft::jump(ingress_rates())});
             if (rules.direct != deny_all())
                 add(tables_.inet, ruleset::direct(family),
                     {.key = address, .data = verdict_of(rules.direct, direct_chain())});
@@ -126,6 +134,7 @@ class container_rules {
         if (!rules_.ingress.rules().empty()) in.put_ingress(change, rules_.ingress);
         const policy_chain direct(tables_.inet, direct_chain());
         if (!rules_.direct.rules().empty()) direct.put_ingress(change, rules_.direct);
+        put_rates(change);
         for (const part& each : parts_) change.add_elements(each.table, each.set, each.elements);
     }
     /// First the elements, which lead into the chains.
@@ -141,7 +150,8 @@ class container_rules {
             for (const nft::element& element : each.elements)
                 all.emplace_back().delete_elements(each.table, each.set, std::span(&element, 1));
         // Those of older rules, too: nothing leads to them any more.
-        for (const std::string& chain : {egress_chain(), ingress_chain(), direct_chain()})
+        for (const std::string& chain :
+             {egress_chain(), ingress_chain(), direct_chain(), egress_rates(), ingress_rates()})
             policy_chain(tables_.inet, chain).delete_from(all.emplace_back());
         return all;
     }
@@ -156,11 +166,47 @@ class container_rules {
     std::string egress_chain() const { return "out-" + rules_.container; }
     std::string ingress_chain() const { return "in-" + rules_.container; }
     std::string direct_chain() const { return "direct-" + rules_.container; }
+    std::string egress_rates() const { return "rateout-" + rules_.container; }
+    std::string ingress_rates() const { return "ratein-" + rules_.container; }
+    static bool has_rates(const policy& rules) {
+        return std::any_of(rules.rules().begin(), rules.rules().end(),
+                           [](const policy_rule& each) { return each.options.packets; });
+    }
+    // Packets of flows that have an answer do not come to the policies. So that nobody pays for rates
+    // but where somebody has some, their chain is no part of the base rules.
+    void put_rates(nft::batch& change) const {
+        const bool out = has_rates(rules_.egress);
+        const bool in = has_rates(rules_.ingress) || has_rates(rules_.direct);
+        if (!out && !in) return;
+        using namespace nft;
+        change.add_chain(tables_.inet, "rates", hook{"filter", hook_point::forward, -1});
+        change.flush_chain(tables_.inet, "rates");
+        const auto begun_by_sender =
+            std::tuple(load_ct{.key = NFT_CT_DIRECTION}, compare{NFT_CMP_EQ, value::byte(0)});
+        for (const ip_family family : both_families) {
+            const nft::set from = ruleset::rates_out(family);
+            const nft::set into = ruleset::rates_in(family);
+            change.add_set(tables_.inet, from);
+            change.add_set(tables_.inet, into);
+            change.add_rule(tables_.inet, "rates", "", input_is(bridge_), begun_by_sender,
+                            family_is(family), load_address(family, side::source),
+                            decide_by(from.name));
+            change.add_rule(tables_.inet, "rates", "", output_is(bridge_), begun_by_sender,
+                            family_is(family), load_address(family, side::destination),
+                            decide_by(into.name));
+        }
+        if (out) policy_chain(tables_.inet, egress_rates()).put_egress_rates(change, rules_.egress);
+        if (in)
+            policy_chain(tables_.inet, ingress_rates())
+                .put_ingress_rates(change, rules_.ingress, rules_.direct);
+    }
     std::vector<std::string> chains() const {
         std::vector<std::string> all;
         if (!rules_.egress.rules().empty()) all.push_back(egress_chain());
         if (!rules_.ingress.rules().empty()) all.push_back(ingress_chain());
         if (!rules_.direct.rules().empty()) all.push_back(direct_chain());
+        if (has_rates(rules_.egress)) all.push_back(egress_rates());
+        if (has_rates(rules_.ingress) || has_rates(rules_.direct)) all.push_back(ingress_rates());
         return all;
     }
     // A policy without rules is a verdict in the map. (Each chain more is looked at by the kernel at
@@ -191,6 +237,7 @@ class container_rules {
     }
 
     ruleset tables_;
+    std::string bridge_;
     const firewall_rules& rules_;
     std::vector<part> parts_;
 };

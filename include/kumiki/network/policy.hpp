@@ -2,11 +2,12 @@
 //
 //   deny_all().allow("10.0.0.53"_ip, udp(53)).allow("192.0.2.0/24"_cidr, tcp(443))
 //   allow_all().deny("169.254.169.254"_ip)
-//   deny_all().allow(label{"web"}, tcp(5432)).allow(office, icmp(), {.interface = "eth1"})
+//   deny_all().allow(tcp(22), {.connections = per_minute(6)}).allow(label{"web"}, tcp(5432))
+//   deny_all().allow(office, icmp(), {.interface = "eth1"})
 //
 // The rules are looked at in the order of writing: the first that matches decides; when none does,
 // the default. A rule is about the flow's first packet; what answers it is always let through.
-// Pure. Left out: rates. firewall.hpp puts a policy into force, explain.hpp tells what it does.
+// Pure. Left out: rates of each peer by itself. firewall.hpp puts a policy into force, explain.hpp tells what it does.
 #pragma once
 
 #include <cstddef>
@@ -22,6 +23,7 @@
 #include <kumiki/netlink/mac.hpp>
 #include <kumiki/network/policy_peers.hpp>
 #include <kumiki/network/publish.hpp>
+#include <kumiki/network/rate.hpp>
 #include <kumiki/network/traffic.hpp>
 
 namespace kumiki::inline v0 {
@@ -29,11 +31,21 @@ namespace kumiki::inline v0 {
 /// What a policy says to a flow.
 enum class access : std::uint8_t { deny, allow };
 
-/// What else a rule asks for. What it leaves open is not asked for.
+/// What else a rule asks for. What it leaves open is not asked for. A rule about a set, a name, a
+/// label or ICMP counts IPv4 and IPv6 each by itself.
 struct rule_options {
     /// The host's interface on the peer's side: a flow from the container leaves by it, one to the
     /// container comes in by it. Of a container of the same network that is the bridge.
     std::string interface{};
+    /// How often flows may begin by this rule; of an allow only. What is beyond goes on to the rules
+    /// behind it. (A first packet that is sent again without an answer counts again.)
+    std::optional<rate> connections{};
+    /// How many flows that began by this rule may live at once; of an allow only. What is beyond goes
+    /// on to the rules behind it.
+    std::optional<std::uint32_t> at_once{};
+    /// How many packets of the flows that this rule is about may pass from who began them; of an
+    /// allow only. What is beyond is dropped. Answers are not counted.
+    std::optional<rate> packets{};
 
     bool operator==(const rule_options&) const = default;
 };
@@ -56,9 +68,10 @@ struct policy_rule {
     rule_options options{};
 
     bool operator==(const policy_rule&) const = default;
-    /// True when every flow that `other` matches is matched here, too.
+    /// True when every flow that `other` matches is matched here, too, however often.
     bool covers(const policy_rule& other) const {
-        return peers.covers(other.peers) && about.covers(other.about) &&
+        return !options.connections && !options.at_once && peers.covers(other.peers) &&
+               about.covers(other.about) &&
                (options.interface.empty() || options.interface == other.options.interface);
     }
     bool matches(const policy_question& flow) const {
@@ -74,7 +87,11 @@ struct policy_rule {
 inline std::string to_string(const policy_rule& rule) {
     return std::string(rule.verdict == access::allow ? "allow " : "deny ") + to_string(rule.peers) +
            " " + to_string(rule.about) +
-           (rule.options.interface.empty() ? "" : " by " + rule.options.interface);
+           (rule.options.interface.empty() ? "" : " by " + rule.options.interface) +
+           (rule.options.connections ? ", flows: " + to_string(*rule.options.connections) : "") +
+           (rule.options.at_once ? ", flows at once: " + std::to_string(*rule.options.at_once)
+                                 : "") +
+           (rule.options.packets ? ", packets: " + to_string(*rule.options.packets) : "");
 }
 
 /// What a policy says to one flow, and by which of its rules.
@@ -145,6 +162,16 @@ class policy {
     policy& add(policy_rule rule) & {
         if (rule.peers.set() != nullptr && rule.peers.set()->empty())
             throw invalid_input("policy", to_string(rule), "Its set of addresses is empty.");
+        const rule_options& options = rule.options;
+        if (options.connections) require_valid(*options.connections);
+        if (options.packets) require_valid(*options.packets);
+        if (options.at_once == 0U)
+            throw invalid_input("policy", to_string(rule), "It allows no flow at all.");
+        if (rule.verdict == access::deny &&
+            (options.connections || options.packets || options.at_once))
+            throw invalid_input("policy", to_string(rule),
+                                "A rate is of what is allowed: what is beyond it is denied by a "
+                                "rule behind, or by the default.");
         if (!rule.options.interface.empty()) require_link_name(rule.options.interface);
         rules_.push_back(std::move(rule));
         return *this;

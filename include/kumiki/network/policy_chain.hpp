@@ -9,17 +9,20 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/nft_action.hpp>
 #include <kumiki/netlink/nft_expression.hpp>
+#include <kumiki/netlink/nft_limit.hpp>
 #include <kumiki/netlink/nft_match.hpp>
 #include <kumiki/netlink/nft_set.hpp>
 #include <kumiki/netlink/nft_value.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/network/policy.hpp>
+#include <kumiki/network/rate.hpp>
 #include <kumiki/network/ruleset.hpp>
 
 namespace kumiki::inline v0::detail {
@@ -38,6 +41,16 @@ class policy_chain {
     void put_ingress(nft::batch& change, const policy& rules) const {
         put(change, rules, nft::side::source);
     }
+    /// Drops what is beyond the packet rates of `rules`: for packets from who began a flow.
+    void put_egress_rates(nft::batch& change, const policy& rules) const {
+        begin(change);
+        put_rates(change, rules, nft::side::destination, std::tuple());
+    }
+    void put_ingress_rates(nft::batch& change, const policy& ingress, const policy& direct) const {
+        begin(change);
+        put_rates(change, ingress, nft::side::source, nft::destination_was_translated());
+        put_rates(change, direct, nft::side::source, nft::destination_was_translated(NFT_CMP_EQ));
+    }
     void delete_from(nft::batch& change) const {
         change.flush_chain(table_, name_);
         change.delete_chain(table_, name_);
@@ -46,14 +59,42 @@ class policy_chain {
   private:
     // `peer`: where in a packet the peer's address is.
     void put(nft::batch& change, const policy& rules, nft::side peer) const {
-        change.add_chain(table_, name_);
-        change.flush_chain(table_, name_);
+        begin(change);
         for (std::size_t i = 0; i < rules.rules().size(); ++i) {
             const policy_rule& rule = rules.rules()[i];
+            const rule_options& options = rule.options;
+            std::optional<nft::flow_limit> at_once;
+            if (options.at_once) at_once = nft::flow_limit{*options.at_once};
             for (const auto& family : families_of(rule))
-                put_rule(change, rule, name_of(i), peer, family);
+                put_rule(change, rule, name_of(i), peer, family, at_once,
+                         limit_of(options.connections, nft::beyond_limit::no), nft::counter{},
+                         verdict_of(rule.verdict));
         }
         change.add_rule(table_, name_, name_of({}), nft::counter{}, verdict_of(rules.otherwise()));
+    }
+    void begin(nft::batch& change) const {
+        change.add_chain(table_, name_);
+        change.flush_chain(table_, name_);
+    }
+    // Each packet is one rule's, as when its flow began: the first that matches.
+    template <class When>
+    void put_rates(nft::batch& change, const policy& rules, nft::side peer,
+                   const When& when) const {
+        for (std::size_t i = 0; i < rules.rules().size(); ++i) {
+            const policy_rule& rule = rules.rules()[i];
+            for (const auto& family : families_of(rule)) {
+                if (rule.options.packets)
+                    put_rule(change, rule, name_of(i), peer, family, when,
+                             limit_of(rule.options.packets, nft::beyond_limit::yes), nft::counter{},
+                             nft::decide{nft::drop()});
+                put_rule(change, rule, "", peer, family, when, nft::decide{nft::leave()});
+            }
+        }
+    }
+    static std::optional<nft::limit> limit_of(const std::optional<rate>& r,
+                                              nft::beyond_limit beyond) {
+        if (!r) return std::nullopt;
+        return nft::limit{r->count, r->every, r->burst, beyond};
     }
     // Of the chain "out-web": "web:out:0".
     std::string name_of(std::optional<std::size_t> rule) const {
@@ -73,8 +114,10 @@ class policy_chain {
             if (rule.peers.set() == nullptr || rule.peers.set()->has(family)) all.push_back(family);
         return all;
     }
+    template <class... Statements>
     void put_rule(nft::batch& change, const policy_rule& rule, const std::string& called,
-                  nft::side peer, std::optional<ip_family> family) const {
+                  nft::side peer, std::optional<ip_family> family,
+                  const Statements&... then) const {
         using namespace nft;
         std::optional<decltype(family_is({}))> of_family;
         if (family) of_family = family_is(*family);
@@ -117,7 +160,7 @@ class policy_chain {
         }
         change.add_rule(table_, name_, called, by_interface, of_family, member, as_written,
                         as_it_is, in_network, in_set, transport, port_as_written, port, of_ports,
-                        counter{}, verdict_of(rule.verdict));
+                        then...);
     }
     static std::vector<nft::element> ranges_of(const address_set& set, ip_family family) {
         std::vector<nft::element> elements;

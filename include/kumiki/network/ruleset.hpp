@@ -94,6 +94,18 @@ struct ruleset {
                 .key = {nft::fields::address(family)},
                 .kind = nft::set_kind::verdict_map};
     }
+    /// Container's address to the rates of what it sends, and of what is sent to it. Added with the
+    /// first container that has any.
+    static nft::set rates_out(ip_family family) {
+        return {.name = named("rates-out", family),
+                .key = {nft::fields::address(family)},
+                .kind = nft::set_kind::verdict_map};
+    }
+    static nft::set rates_in(ip_family family) {
+        return {.name = named("rates-in", family),
+                .key = {nft::fields::address(family)},
+                .kind = nft::set_kind::verdict_map};
+    }
     /// Who has which names and labels: a number for one of them, and a container's address.
     static nft::set members(ip_family family) {
         using namespace nft::fields;
