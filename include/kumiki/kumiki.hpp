@@ -177,6 +177,7 @@
 #include <kumiki/network/port_reservation.hpp>
 #include <kumiki/network/publish.hpp>
 #include <kumiki/network/rate.hpp>
+#include <kumiki/network/rule_counts.hpp>
 #include <kumiki/network/ruleset.hpp>
 #include <kumiki/network/shared_place.hpp>
 #include <kumiki/network/traffic.hpp>
