@@ -43,14 +43,14 @@ constexpr const char* question_script =
 
 // One part of the application: what it is called, what it does, whom it may ask and who may ask it.
 static container_spec part(const std::string& root, const bridge_network& net, std::string name,
-                           const char* script, ip_address address, policy egress, policy siblings,
+                           const char* script, ip_address address, policy egress, policy direct,
                            int output) {
     return {
         .rootfs = rootfs::overlay(root),
         .process = {.args = {"/busybox", "sh", "-c", script},
                     .stdio = {STDIN_FILENO, output, STDERR_FILENO}},
         .network = net.attach({.egress = std::move(egress),
-                               .siblings = std::move(siblings),
+                               .direct = std::move(direct),
                                .address = address,
                                .aliases = {std::move(name)}}),
     };

@@ -460,14 +460,14 @@ TEST_CASE("A sibling opens what it was allowed to directly, as itself, and other
             {.name = "bank", .subnet = "10.99.0.0/24"_cidr, .state_directory = host.place.path()});
     });
     const private_netns store_ns, client_ns, third_ns, shy_ns, other_ns, outside;
-    const policy siblings = deny_all()
-                                .allow("10.88.0.3"_ip, tcp(5432))
-                                .allow("fd00:88::3"_ip, tcp(5432))
-                                .allow("10.88.0.3"_ip, udp(5432))
-                                .allow("10.88.0.5"_ip)
-                                .allow("10.99.0.0/16"_cidr)
-                                .allow("192.0.2.0/24"_cidr);
-    auto store = host.connect(store_ns, "store", {.siblings = siblings, .address = "10.88.0.2"_ip});
+    const policy direct = deny_all()
+                              .allow("10.88.0.3"_ip, tcp(5432))
+                              .allow("fd00:88::3"_ip, tcp(5432))
+                              .allow("10.88.0.3"_ip, udp(5432))
+                              .allow("10.88.0.5"_ip)
+                              .allow("10.99.0.0/16"_cidr)
+                              .allow("192.0.2.0/24"_cidr);
+    auto store = host.connect(store_ns, "store", {.direct = direct, .address = "10.88.0.2"_ip});
     const auto client = host.connect(client_ns, "client", {.address = "10.88.0.3"_ip});
     const auto third = host.connect(third_ns, "third", {.address = "10.88.0.4"_ip});
     const auto shy = host.connect(shy_ns, "shy", {.egress = deny_all(), .address = "10.88.0.5"_ip});
@@ -550,4 +550,78 @@ TEST_CASE(
 TEST_CASE("The longest name of a container's link is one that an interface can have") {
     CHECK(detail::port_name(2147483647, (1U << 24) - 2).size() <= 15);
     CHECK(detail::port_name(2, 2) == "km2x2");
+}
+
+TEST_CASE("A network explains what its containers' rules say, as long as they are connected") {
+    NEEDS_NETNS;
+    test_host host;
+    const private_netns inside;
+    const packet from_far{.source = "192.0.2.9"_ip,
+                          .destination = "10.88.0.1"_ip,
+                          .source_port = 40000,
+                          .destination_port = 8080,
+                          .input = "up"};
+    CHECK(host.net->explain(from_far).rule.empty());
+    {
+        const auto link = host.connect(
+            inside, "box",
+            {.publish = {tcp(8080, 80)}, .ingress = allow_all().deny("192.0.2.0/24"_cidr)});
+        const explanation told = host.net->explain(from_far);
+        CHECK(told.verdict == access::deny);
+        CHECK(told.rule == "box:in:0");
+        CHECK(told.led_to == address_port{"10.88.0.2"_ip, 80});
+        // The witness: the rule that counts in the kernel has the name that was told.
+        const auto rules = host.ns.run([] {
+            std::string text;
+            FILE* pipe = ::popen("nft list chain inet kumiki-web in-box 2>&1", "r");
+            char line[512];
+            while (pipe != nullptr && std::fgets(line, sizeof line, pipe) != nullptr) text += line;
+            if (pipe != nullptr) ::pclose(pipe);
+            return text;
+        });
+        INFO(rules);
+        CHECK(
+            rules.find("ip saddr 192.0.2.0/24 counter packets 0 bytes 0 log prefix \"box:in:0\"") !=
+            std::string::npos);
+    }
+    CHECK(host.net->explain(from_far).rule.empty());
+}
+
+TEST_CASE("Containers reach each other by their own addresses, names and labels as attached") {
+    NEEDS_NETNS;
+    test_host host;
+    const private_netns database;
+    const private_netns client;
+    const private_netns stranger;
+    const auto db = host.connect(
+        database, "db",
+        {.direct = deny_all().allow(label{"web"}, tcp(5432)).allow(container_name{"it"}, icmp())});
+    const auto web = host.connect(client, "web", {.labels = {"web"}});
+    const auto other = host.connect(stranger, "other");
+    for (const ip_address& address : db.addresses()) {
+        const auto server = kumiki_test::serve(database, SOCK_STREAM, address, 5432);
+        const auto seen = kumiki_test::reaches(client, SOCK_STREAM, address, 5432, server);
+        REQUIRE(seen);
+        CHECK(seen->address == web.addresses()[address.is_v4() ? 0 : 1]);
+        CHECK_FALSE(kumiki_test::reaches(stranger, SOCK_STREAM, address, 5432, server, 100));
+        const auto told = [&](const endpoint& from) {
+            return host.net
+                ->explain({.source = from.addresses()[address.is_v4() ? 0 : 1],
+                           .destination = address,
+                           .destination_port = 5432})
+                .rule;
+        };
+        CHECK(told(web) == "db:direct:0");
+        CHECK(told(other) == "db:direct:rest");
+    }
+    CHECK_THROWS_AS(host.net->attach({.labels = {"a b"}}), invalid_input);
+}
+
+TEST_CASE("All of another network are peers of a rule") {
+    NEEDS_NETNS;
+    test_host host;
+    const policy rules = deny_all().allow(*host.net, tcp(80));
+    CHECK(rules.verdict("10.88.0.200"_ip, tcp(80)) == access::allow);
+    CHECK(rules.verdict("fd00:88::77"_ip, tcp(80)) == access::allow);
+    CHECK(rules.verdict("10.89.0.2"_ip, tcp(80)) == access::deny);
 }

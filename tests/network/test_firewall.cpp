@@ -290,7 +290,7 @@ TEST_CASE("A flow that a sibling opened is permitted while its policy is") {
     const firewall_rules rules{.container = "a",
                                .port = "km-a",
                                .addresses = {"10.88.0.2"_ip},
-                               .siblings = deny_all().allow("10.88.0.3"_ip, tcp(5432))};
+                               .direct = deny_all().allow("10.88.0.3"_ip, tcp(5432))};
     const auto permitted = [&](ip_address from, std::uint16_t port) {
         const flow f{.transport = 6,
                      .original = {.source = from,
@@ -301,7 +301,7 @@ TEST_CASE("A flow that a sibling opened is permitted while its policy is") {
                                .destination = from,
                                .source_port = port,
                                .destination_port = 4000}};
-        return detail::permits_sibling(options, rules, f);
+        return detail::permits(options, rules, f, {});
     };
     CHECK(permitted("10.88.0.3"_ip, 5432));
     CHECK_FALSE(permitted("10.88.0.3"_ip, 5433));
@@ -467,20 +467,20 @@ TEST_CASE(
     };
     const auto good = led("192.0.2.2"_ip, "192.0.2.9"_ip, 8005, 8005);
     CHECK(detail::published_as(rules, good) == 8005);
-    CHECK(detail::permits(rules, good));
+    CHECK(detail::permits({}, rules, good, {}));
     CHECK(detail::published_as(rules, led("192.0.2.2"_ip, "192.0.2.1"_ip, 8005, 5)) == 5);
-    CHECK_FALSE(detail::permits(rules, led("192.0.2.2"_ip, "192.0.2.1"_ip, 8005, 8005)));
-    CHECK_FALSE(detail::permits(rules, led("192.0.2.3"_ip, "192.0.2.9"_ip, 8005, 8005)));
-    CHECK_FALSE(detail::permits(rules, led("192.0.2.2"_ip, "192.0.2.9"_ip, 8001, 8001)));
-    CHECK_FALSE(detail::permits(rules, led("192.0.2.2"_ip, "192.0.2.9"_ip, 8010, 8010)));
+    CHECK_FALSE(detail::permits({}, rules, led("192.0.2.2"_ip, "192.0.2.1"_ip, 8005, 8005), {}));
+    CHECK_FALSE(detail::permits({}, rules, led("192.0.2.3"_ip, "192.0.2.9"_ip, 8005, 8005), {}));
+    CHECK_FALSE(detail::permits({}, rules, led("192.0.2.2"_ip, "192.0.2.9"_ip, 8001, 8001), {}));
+    CHECK_FALSE(detail::permits({}, rules, led("192.0.2.2"_ip, "192.0.2.9"_ip, 8010, 8010), {}));
     const auto own = [](std::uint8_t transport, std::uint16_t port) {
         return flow{.transport = transport,
                     .original = {"10.88.0.2"_ip, "192.0.2.2"_ip, 40000, port},
                     .reply = {"192.0.2.2"_ip, "192.0.2.1"_ip, port, 40000}};
     };
-    CHECK(detail::permits(rules, own(17, 53)));
-    CHECK_FALSE(detail::permits(rules, own(6, 53)));
-    CHECK_FALSE(detail::permits(rules, own(17, 54)));
+    CHECK(detail::permits({}, rules, own(17, 53), {}));
+    CHECK_FALSE(detail::permits({}, rules, own(6, 53), {}));
+    CHECK_FALSE(detail::permits({}, rules, own(17, 54), {}));
 }
 
 TEST_CASE("Rules that cannot be are refused, and nothing is changed") {

@@ -1,4 +1,5 @@
 #include <array>
+#include <chrono>
 
 #include <kumiki/network/policy.hpp>
 
@@ -59,4 +60,78 @@ TEST_CASE("Malformed networks never become a rule") {
         CAPTURE(text);
         CHECK_THROWS_AS(deny_all().allow(cidr::parse(text)), invalid_input);
     }
+}
+
+TEST_CASE("A policy tells which of its rules decided") {
+    const policy rules = deny_all().deny("10.0.0.66"_ip).allow(tcp(443));
+    const auto by = [&](ip_address peer, std::uint16_t port) {
+        return rules.decide({.peer = peer, .transport = 6, .port = port}).rule;
+    };
+    CHECK(by("10.0.0.66"_ip, 443) == 0U);
+    CHECK(by("10.0.0.67"_ip, 443) == 1U);
+    CHECK_FALSE(by("10.0.0.67"_ip, 80));
+    CHECK(detail::rule_name("my-web", "out", 1) == "my-web:out:1");
+    CHECK(detail::rule_name("my-web", "in", {}) == "my-web:in:rest");
+}
+
+TEST_CASE("Peers are sets, containers by name and by label, as well as networks") {
+    const address_set office{"192.0.2.0/25"_cidr, "2001:db8::/32"_cidr};
+    const policy rules = deny_all()
+                             .allow(office, icmp())
+                             .allow(label{"web"}, tcp(80))
+                             .deny(container_name{"db"})
+                             .allow(any_port(protocol::udp));
+    detail::memberships members;
+    members.add(label{"web"}, "10.88.0.2"_ip);
+    members.add(container_name{"db"}, "10.88.0.3"_ip);
+    members.add(label{"db"}, "10.88.0.4"_ip);  // a label is not a name
+    const auto by = [&](ip_address peer, std::uint8_t transport, std::uint16_t port) {
+        return rules
+            .decide({.peer = peer, .transport = transport, .port = port, .members = &members})
+            .rule;
+    };
+    CHECK(by("192.0.2.1"_ip, 1, 0) == 0U);
+    CHECK(by("2001:db8::1"_ip, 58, 0) == 0U);
+    CHECK_FALSE(by("192.0.2.129"_ip, 1, 0));
+    CHECK(by("10.88.0.2"_ip, 6, 80) == 1U);
+    CHECK_FALSE(by("10.88.0.2"_ip, 6, 81));
+    CHECK(by("10.88.0.3"_ip, 17, 53) == 2U);
+    CHECK(by("10.88.0.4"_ip, 17, 53) == 3U);
+    // Where nobody is known by a name, rules about names are about nobody.
+    CHECK(rules.verdict("10.88.0.2"_ip, tcp(80)) == access::deny);
+    CHECK(to_string(rules.rules()[0]) ==
+          "allow {192.0.2.0-192.0.2.127, 2001:db8::-2001:db8:ffff:ffff:ffff:ffff:ffff:ffff} icmp");
+    CHECK(to_string(rules.rules()[2]) == "deny container db all traffic");
+    CHECK_THROWS_AS(deny_all().allow(address_set{}), invalid_input);
+}
+
+TEST_CASE("A rule of an interface is about flows by it; by one that is not known it denies alone") {
+    const policy open = allow_all().deny("192.0.2.0/24"_cidr, {}, {.interface = "eth1"});
+    const policy closed = deny_all().allow("192.0.2.0/24"_cidr, {}, {.interface = "eth1"});
+    const auto says = [](const policy& rules, std::optional<std::string_view> interface) {
+        return rules.decide({.peer = "192.0.2.1"_ip, .transport = 6, .interface = interface})
+            .verdict;
+    };
+    CHECK(says(open, "eth1") == access::deny);
+    CHECK(says(open, "eth0") == access::allow);
+    CHECK(says(open, {}) == access::deny);
+    CHECK(says(closed, "eth1") == access::allow);
+    CHECK(says(closed, "eth0") == access::deny);
+    CHECK(says(closed, {}) == access::deny);
+    CHECK_THROWS_AS(deny_all().allow(tcp(80), {.interface = "sixteen-bytes-16"}), invalid_input);
+}
+
+TEST_CASE("Rates are of what is allowed, and at least one of something") {
+    CHECK_NOTHROW(deny_all().allow(tcp(80), {.connections = per_second(10)}));
+    CHECK_THROWS_AS(allow_all().deny(tcp(80), {.connections = per_second(10)}), invalid_input);
+    CHECK_THROWS_AS(allow_all().deny(tcp(80), {.packets = per_second(10)}), invalid_input);
+    CHECK_THROWS_AS(allow_all().deny(tcp(80), {.at_once = 10}), invalid_input);
+    CHECK_THROWS_AS(deny_all().allow(tcp(80), {.at_once = 0}), invalid_input);
+    CHECK_THROWS_AS(deny_all().allow(tcp(80), {.packets = per_second(0)}), invalid_input);
+    CHECK_THROWS_AS(
+        deny_all().allow(tcp(80), {.connections = rate{.every = std::chrono::seconds(0)}}),
+        invalid_input);
+    CHECK_THROWS_AS(deny_all().allow(tcp(80), {.connections = rate{.burst = 0}}), invalid_input);
+    CHECK(to_string(deny_all().allow(tcp(80), {.connections = per_minute(6)}).rules()[0]) ==
+          "allow everybody tcp 80, flows: 6 in 60 s, 6 at once");
 }

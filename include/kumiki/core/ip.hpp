@@ -71,6 +71,16 @@ class ip_address {
         return kept;
     }
 
+    /// The one whose bytes in network order these are; nothing unless they are 4 or 16.
+    static constexpr std::optional<ip_address> try_from_bytes(std::string_view bytes) noexcept {
+        if (bytes.size() != 4 && bytes.size() != 16) return std::nullopt;
+        ip_address made;
+        made.family_ = bytes.size() == 4 ? ip_family::v4 : ip_family::v6;
+        for (std::size_t i = 0; i < bytes.size(); ++i)
+            made.bytes_[i] = static_cast<std::uint8_t>(bytes[i]);
+        return made;
+    }
+
     static constexpr std::optional<ip_address> try_parse(std::string_view text) noexcept {
         return text.find(':') == std::string_view::npos ? parse_v4(text) : parse_v6(text);
     }

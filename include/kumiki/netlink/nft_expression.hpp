@@ -170,6 +170,7 @@ struct lookup {
     reg from = r(0);
     std::optional<reg> into{};
     std::uint32_t flags = 0;  ///< NFT_LOOKUP_F_INV: go on when it is *not* there
+    std::uint32_t set_id = 0;  ///< of a set that this batch adds, in place of its name
 
     void append(netlink_batch& rule) const {
         detail::put_nft_expression(rule, "lookup", [&] {
@@ -177,6 +178,7 @@ struct lookup {
             rule.be32(NFTA_LOOKUP_SREG, static_cast<std::uint32_t>(from));
             if (into) rule.be32(NFTA_LOOKUP_DREG, static_cast<std::uint32_t>(*into));
             if (flags != 0) rule.be32(NFTA_LOOKUP_FLAGS, flags);
+            if (set_id != 0) rule.be32(NFTA_LOOKUP_SET_ID, set_id);
         });
     }
 };

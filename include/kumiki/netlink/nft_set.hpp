@@ -34,6 +34,8 @@ struct set {
     set_kind kind = set_kind::set;
     std::vector<field> data{};  ///< of a map: more than one: concatenated
     bool ranges = false;  ///< elements are ranges of keys, that do not overlap
+    /// Of one rule alone, and gone with it: see batch::add_anonymous_set().
+    bool is_anonymous = false;
 };
 
 /// One element: `key`, or with `last` all from `key` to `last` (in each field of a concatenation).
@@ -80,9 +82,11 @@ inline void put_nft_set(netlink_batch& into, const nft::set& set, std::uint32_t 
         throw invalid_input("nftables set", set.name, "A map has data, and nothing else has.");
     const bool by_field = set.ranges && set.key.size() > 1;
     into.text(NFTA_SET_NAME, set.name);
-    into.be32(NFTA_SET_FLAGS, (mapped ? std::uint32_t{NFT_SET_MAP} : 0) |
-                                  (set.ranges ? std::uint32_t{NFT_SET_INTERVAL} : 0) |
-                                  (by_field ? std::uint32_t{NFT_SET_CONCAT} : 0));
+    into.be32(NFTA_SET_FLAGS,
+              (mapped ? std::uint32_t{NFT_SET_MAP} : 0) |
+                  (set.ranges ? std::uint32_t{NFT_SET_INTERVAL} : 0) |
+                  (by_field ? std::uint32_t{NFT_SET_CONCAT} : 0) |
+                  (set.is_anonymous ? std::uint32_t{NFT_SET_ANONYMOUS} | NFT_SET_CONSTANT : 0));
     into.be32(NFTA_SET_KEY_TYPE, nft_type(set.key));
     into.be32(NFTA_SET_KEY_LEN, nft_size(set.key));
     if (set.kind == nft::set_kind::map) {

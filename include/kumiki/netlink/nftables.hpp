@@ -133,6 +133,16 @@ class batch {
         messages_.text(NFTA_SET_TABLE, t.name);
         detail::put_nft_set(messages_, s, ++set_ids_);
     }
+    /// Adds a set without a name for one rule that is added next, and is gone with it; returns what
+    /// that rule's `lookup` finds it by.
+    lookup add_anonymous_set(const table& t, set s, std::span<const element> elements) {
+        s.name = "__set%d";  // as the kernel numbers them
+        s.is_anonymous = true;
+        add_set(t, s);
+        change_elements(NFT_MSG_NEWSETELEM, NLM_F_CREATE, t, s, elements,
+                        "add element to nftables set", detail::nft_element_form::whole, set_ids_);
+        return {.set = s.name, .set_id = set_ids_};
+    }
     /// Deletes a set. The kernel refuses (EBUSY) while a rule uses it.
     void delete_set(const table& t, std::string_view name) {
         begin(NFT_MSG_DELSET, 0, t, "delete nftables set", name);
@@ -208,11 +218,12 @@ class batch {
     // A list has 64 KiB at most, so many elements take several messages.
     void change_elements(int type, unsigned flags, const table& t, const set& s,
                          std::span<const element> elements, const char* what,
-                         detail::nft_element_form form) {
+                         detail::nft_element_form form, std::uint32_t set_id = 0) {
         for (std::size_t done = 0; done < elements.size();) {
             begin(type, flags, t, what, s.name);
             messages_.text(NFTA_SET_ELEM_LIST_TABLE, t.name);
             messages_.text(NFTA_SET_ELEM_LIST_SET, s.name);
+            if (set_id != 0) messages_.be32(NFTA_SET_ELEM_LIST_SET_ID, set_id);
             const std::size_t from = messages_.bytes().size();
             const auto list = messages_.nested(NFTA_SET_ELEM_LIST_ELEMENTS);
             while (done < elements.size() && messages_.bytes().size() - from < 32768)

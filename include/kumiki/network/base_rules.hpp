@@ -180,7 +180,7 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
     for (const ip_family family : both_families) {
         for (const nft::set& each :
              {ruleset::publish(family), ruleset::publish_any(family), ruleset::egress(family),
-              ruleset::ingress(family), ruleset::direct(family)})
+              ruleset::ingress(family), ruleset::members(family), ruleset::direct(family)})
             change.add_set(tables.inet, each);
         change.add_set(tables.bridge, ruleset::sources(family));
         if (options.names == name_service::on) change.add_set(tables.inet, ruleset::names(family));
@@ -201,6 +201,7 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
     base(tables.inet, "egress", hook{"filter", hook_point::forward, 0});
     base(tables.inet, "ingress", hook{"filter", hook_point::forward, 1});
     base(tables.inet, "host", hook{"filter", hook_point::input, 0});
+    base(tables.inet, "redirects", hook{"filter", hook_point::output, 0});
     // Whose it was is told by the packet's address.
     for (const auto& [chain, rule] :
          {std::pair(denied_egress, ":out:rest"), std::pair(denied_ingress, ":in:rest")}) {
@@ -229,6 +230,11 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
     put_masquerade_rules(change, tables.inet, options);
     put_filter_rules(change, tables.inet, options);
     if (options.use == bridge_use::shared) put_neighbour_rules(change, tables, options);
+    // The host must not tell containers that the shorter way to a sibling is the direct one: there the
+    // bridge's rules stop them. (Of IPv4 it is a setting; of IPv6 there is none.)
+    constexpr std::uint8_t redirect = 137;
+    change.add_rule(tables.inet, "redirects", "", output_is(options.bridge),
+                    icmp_type_is(icmpv6_number, redirect), decide{drop()});
     put_bridge_rules(change, tables.bridge);
 }
 

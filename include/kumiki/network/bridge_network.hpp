@@ -12,6 +12,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,9 +20,11 @@
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/mac.hpp>
 #include <kumiki/network/bridge_options.hpp>
+#include <kumiki/network/explain.hpp>
 #include <kumiki/network/interface_settings.hpp>
 #include <kumiki/network/moved_link.hpp>
 #include <kumiki/network/network_state.hpp>
+#include <kumiki/network/packet.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/publish.hpp>
 #include <kumiki/network/shaping.hpp>
@@ -36,9 +39,11 @@ struct attach_options {
     policy ingress = allow_all();
     /// What the container may reach.
     policy egress = allow_all();
-    /// Which containers of the network may open it at its own addresses and ports, without a
-    /// published one: the peers are their addresses. Their egress policies have to allow it, too.
-    policy siblings = deny_all();
+    /// Which containers of the network may reach it by its own address, on ports that need not be
+    /// published: `deny_all().allow(label{"web"}, tcp(5432))`. Their egress is asked, too.
+    policy direct = deny_all();
+    /// Names that it shares with others, for rules about them: 1 to 63 letters, digits, '_', '.', '-'.
+    std::vector<std::string> labels = {};
     /// Its addresses; none: free ones are leased.
     std::optional<ip_address> address = {};
     std::optional<ip_address> address6 = {};
@@ -99,6 +104,7 @@ class bridge_network {
                                 "The network " + name() + " has no resolver: its names are off.");
         require(options.address, &state_->options.subnet);
         require(options.address6, state_->options.subnet6 ? &*state_->options.subnet6 : nullptr);
+        for (const std::string& each : options.labels) detail::require_rule_name("label", each);
         if (require_link_name(options.interface) == "lo")
             throw invalid_input("interface name", "lo", "It is the loopback interface's.");
         for (const traffic_shape* way :
@@ -106,6 +112,23 @@ class bridge_network {
             require_shape(*way);
         for (const interface_setting& setting : options.settings) require_setting(setting);
         return {.network = state_, .options = std::move(options)};
+    }
+
+    /// What becomes of the first packet of a flow, by which rule, and on what way through the rules of
+    /// this network and of `others`; see explain.hpp. Known are the containers that this process
+    /// connected. Errors: kumiki::error when the host's addresses cannot be read.
+    explanation explain(const packet& asked, std::span<const bridge_network> others = {}) const {
+        std::vector<network_rules> networks{state_->rules()};
+        for (const bridge_network& each : others)
+            if (each.state_ != state_) networks.push_back(each.state_->rules());
+        return kumiki::explain(asked, networks, state_->host());
+    }
+
+    /// All its addresses, as the peers of a rule: `allow(net, tcp(80))`.
+    operator policy_peers() const {
+        address_set all{state_->options.subnet};
+        if (state_->options.subnet6) all.add({*state_->options.subnet6});
+        return all;
     }
 
     const std::string& name() const noexcept { return state_->options.name; }

@@ -16,6 +16,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -24,12 +25,14 @@
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/mac.hpp>
 #include <kumiki/netlink/nft_action.hpp>
+#include <kumiki/netlink/nft_match.hpp>
 #include <kumiki/netlink/nft_read.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/denial_rules.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/policy_chain.hpp>
+#include <kumiki/network/policy_peers.hpp>
 #include <kumiki/network/publish.hpp>
 #include <kumiki/network/ruleset.hpp>
 
@@ -43,7 +46,8 @@ struct firewall_rules {
     std::vector<published_port> publish{};  ///< with picked ports filled in (port_reservation)
     policy ingress = allow_all();  ///< who may use the published ports
     policy egress = allow_all();  ///< what it may open; denied is also a ping to the host
-    policy siblings = deny_all();  ///< which containers of the network may open it directly
+    policy direct = deny_all();  ///< who of the network may reach it by its own address
+    std::vector<std::string> labels{};  ///< that rules of others may name
     std::vector<std::string> aliases{};  ///< further names in a network with a resolver
     std::uint32_t birth = 0;  ///< a number of this connection: names of others do not count as its
     std::optional<mac_address>
@@ -54,6 +58,7 @@ struct firewall_rules {
 /// Errors: invalid_input that names what cannot be.
 inline void require_valid(const firewall_rules& rules, const firewall_options& options) {
     detail::require_rule_name("container name", rules.container);
+    for (const std::string& each : rules.labels) detail::require_rule_name("label", each);
     (void)nft::value::name(rules.port);
     if (rules.addresses.empty())
         throw invalid_input("container", rules.container, "It has no address.");
@@ -90,11 +95,26 @@ inline mac_address mac_of(const firewall_rules& rules) {
 /// The lowest bit of a birth: the container may have names asked for outside of the network.
 inline constexpr std::uint32_t names_go_out = 1;
 
+/// What memberships calls a container: by its name, and by each of its labels.
+inline std::vector<std::string> member_keys(const firewall_rules& rules) {
+    std::vector<std::string> keys{memberships::key(container_name{rules.container})};
+    for (const std::string& each : rules.labels) {
+        std::string key = memberships::key(label{each});
+        if (std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(std::move(key));
+    }
+    return keys;
+}
+
+inline void add_members(memberships& into, const firewall_rules& rules) {
+    for (const std::string& key : member_keys(rules))
+        for (const ip_address& address : rules.addresses) into.add(member_number(key), address);
+}
+
 /// One container's part of the rules. `options` and `rules` must outlive it.
 class container_rules {
   public:
     container_rules(const firewall_options& options, const firewall_rules& rules)
-        : tables_(options.network), rules_(rules) {
+        : tables_(options.network), bridge_(options.bridge), rules_(rules) {
         for (const ip_address& address : rules.addresses) {
             const ip_family family = address.family();
             may_send_from(address);
@@ -104,12 +124,21 @@ class container_rules {
             add(tables_.inet, ruleset::ingress(family),
                 {.key = address,
                  .data = verdict_of(rules.ingress, ingress_chain(), denied_ingress)});
-            if (rules.siblings != deny_all())
+            if (has_rates(rules.egress))
+                add(tables_.inet, ruleset::rates_out(family),
+                    {.key = address, .data = nft::jump(egress_rates())});
+            if (has_rates(rules.ingress) || has_rates(rules.direct))
+                add(tables_.inet, ruleset::rates_in(family),
+                    {.key = address, .data = nft::jump(ingress_rates())});
+            if (rules.direct != deny_all())
                 add(tables_.inet, ruleset::direct(family),
                     {.key = address,
-                     .data = verdict_of(rules.siblings, siblings_chain(), denied_ingress)});
+                     .data = verdict_of(rules.direct, direct_chain(), denied_ingress)});
             for (const published_port& each : rules.publish)
                 if (each.covers(family)) publish(each, address);
+            for (const std::string& key : member_keys(rules))
+                add(tables_.inet, ruleset::members(family),
+                    {.key = nft::concat(ruleset::member(key), address)});
         }
         add(tables_.bridge, ruleset::ports(), {.key = nft::value::name(rules.port)});
         if (options.names == name_service::on && !rules.ending) put_names(options);
@@ -120,8 +149,9 @@ class container_rules {
         if (!rules_.egress.rules().empty()) out.put_egress(change, rules_.egress);
         const policy_chain in(tables_.inet, ingress_chain());
         if (!rules_.ingress.rules().empty()) in.put_ingress(change, rules_.ingress);
-        const policy_chain direct(tables_.inet, siblings_chain());
-        if (!rules_.siblings.rules().empty()) direct.put_ingress(change, rules_.siblings);
+        const policy_chain direct(tables_.inet, direct_chain());
+        if (!rules_.direct.rules().empty()) direct.put_ingress(change, rules_.direct);
+        put_rates(change);
         for (const part& each : parts_) change.add_elements(each.table, each.set, each.elements);
     }
     /// First the elements, which lead into the chains.
@@ -154,7 +184,8 @@ class container_rules {
             for (const nft::element& element : each.elements)
                 all.emplace_back().delete_elements(each.table, each.set, std::span(&element, 1));
         // Those of older rules, too: nothing leads to them any more.
-        for (const std::string& chain : {egress_chain(), ingress_chain(), siblings_chain()})
+        for (const std::string& chain :
+             {egress_chain(), ingress_chain(), direct_chain(), egress_rates(), ingress_rates()})
             policy_chain(tables_.inet, chain).delete_from(all.emplace_back());
         return all;
     }
@@ -204,12 +235,48 @@ class container_rules {
     }
     std::string egress_chain() const { return "out-" + rules_.container; }
     std::string ingress_chain() const { return "in-" + rules_.container; }
-    std::string siblings_chain() const { return "direct-" + rules_.container; }
+    std::string direct_chain() const { return "direct-" + rules_.container; }
+    std::string egress_rates() const { return "rateout-" + rules_.container; }
+    std::string ingress_rates() const { return "ratein-" + rules_.container; }
+    static bool has_rates(const policy& rules) {
+        return std::any_of(rules.rules().begin(), rules.rules().end(),
+                           [](const policy_rule& each) { return each.options.packets; });
+    }
+    // Packets of flows that have an answer do not come to the policies. So that nobody pays for rates
+    // but where somebody has some, their chain is no part of the base rules.
+    void put_rates(nft::batch& change) const {
+        const bool out = has_rates(rules_.egress);
+        const bool in = has_rates(rules_.ingress) || has_rates(rules_.direct);
+        if (!out && !in) return;
+        using namespace nft;
+        change.add_chain(tables_.inet, rates_chain, hook{"filter", hook_point::forward, -1});
+        change.flush_chain(tables_.inet, rates_chain);
+        const auto begun_by_sender =
+            std::tuple(load_ct{.key = NFT_CT_DIRECTION}, compare{NFT_CMP_EQ, value::byte(0)});
+        for (const ip_family family : both_families) {
+            const nft::set from = ruleset::rates_out(family);
+            const nft::set into = ruleset::rates_in(family);
+            change.add_set(tables_.inet, from);
+            change.add_set(tables_.inet, into);
+            change.add_rule(tables_.inet, rates_chain, "", input_is(bridge_), begun_by_sender,
+                            family_is(family), load_address(family, side::source),
+                            decide_by(from.name));
+            change.add_rule(tables_.inet, rates_chain, "", output_is(bridge_), begun_by_sender,
+                            family_is(family), load_address(family, side::destination),
+                            decide_by(into.name));
+        }
+        if (out) policy_chain(tables_.inet, egress_rates()).put_egress_rates(change, rules_.egress);
+        if (in)
+            policy_chain(tables_.inet, ingress_rates())
+                .put_ingress_rates(change, rules_.ingress, rules_.direct);
+    }
     std::vector<std::string> chains() const {
         std::vector<std::string> all;
         if (!rules_.egress.rules().empty()) all.push_back(egress_chain());
         if (!rules_.ingress.rules().empty()) all.push_back(ingress_chain());
-        if (!rules_.siblings.rules().empty()) all.push_back(siblings_chain());
+        if (!rules_.direct.rules().empty()) all.push_back(direct_chain());
+        if (has_rates(rules_.egress)) all.push_back(egress_rates());
+        if (has_rates(rules_.ingress) || has_rates(rules_.direct)) all.push_back(ingress_rates());
         return all;
     }
     // A policy without rules is a verdict in the map, or leads to a chain that all share. (Each chain
@@ -270,6 +337,7 @@ class container_rules {
     }
 
     ruleset tables_;
+    std::string bridge_;
     const firewall_rules& rules_;
     std::vector<part> parts_;
 };

@@ -140,7 +140,10 @@ inline denial make_denial(logged_packet packet, const container_names& names) {
                              ? flow_side::in
                              : flow_side::out;
     else if (colon != std::string::npos)
-        made.direction = rule.compare(colon, 4, ":in:") == 0 ? flow_side::in : flow_side::out;
+        made.direction =
+            rule.compare(colon, 4, ":out") == 0 || rule.compare(colon, 8, ":rateout") == 0
+                ? flow_side::out
+                : flow_side::in;
     made.container = !is_base && colon != std::string::npos && colon != 0
                          ? rule.substr(0, colon)
                          : (made.direction == flow_side::in ? receiver : sender);

@@ -167,7 +167,7 @@ class endpoint {
         }
         if (change.ingress) after.ingress = *change.ingress;
         if (change.egress) after.egress = *change.egress;
-        if (change.siblings) after.siblings = *change.siblings;
+        if (change.direct) after.direct = *change.direct;
         network.wall->replace(parts.rules, after, network.lease_holders());
         if (ports) parts.ports = std::move(*ports);
         parts.rules = std::move(after);
@@ -352,7 +352,8 @@ inline endpoint_reservation reserve(network_attachment attachment, std::string c
                     .publish = parts->ports.ports(),
                     .ingress = options.ingress,
                     .egress = options.egress,
-                    .siblings = options.siblings,
+                    .direct = options.direct,
+                    .labels = options.labels,
                     .aliases = options.aliases,
                     .mac = parts->mac()};
     if (network.options.names == name_service::on)

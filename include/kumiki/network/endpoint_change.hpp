@@ -19,8 +19,8 @@ struct endpoint_change {
     std::optional<policy> ingress = {};
     /// What the container may reach.
     std::optional<policy> egress = {};
-    /// Who of the network may open it directly.
-    std::optional<policy> siblings = {};
+    /// Who of the network may reach it by its own address.
+    std::optional<policy> direct = {};
 };
 
 }  // namespace kumiki::inline v0

@@ -27,12 +27,14 @@
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/conntrack.hpp>
 #include <kumiki/netlink/kernel_parts.hpp>
+#include <kumiki/netlink/nft_view.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/base_rules.hpp>
 #include <kumiki/network/container_rules.hpp>
 #include <kumiki/network/end_flows.hpp>
 #include <kumiki/network/flow_rules.hpp>
+#include <kumiki/network/host_view.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/publish.hpp>
 #include <kumiki/network/ruleset.hpp>
@@ -123,7 +125,7 @@ class firewall {
     firewall_rules close(const firewall_rules& rules) {
         firewall_rules closed = rules;
         closed.publish.clear();
-        closed.ingress = closed.egress = closed.siblings = deny_all();
+        closed.ingress = closed.egress = closed.direct = deny_all();
         closed.ending = true;
         change_rules(rules, closed, nobody_lives);
         return closed;
@@ -145,9 +147,11 @@ class firewall {
         // Those that end are known before, so that none of their packets passes once the new rules are
         // in force; and looked for again, as others may have begun meanwhile.
         const bool denies_more = detail::denies_more(before, after);
+        const auto context = denies_more ? context_of({&after}) : detail::flow_context{};
         const auto find_denied = [&] {
-            return detail::find_flows(netfilter_, before.addresses,
-                                      [&](const flow& each) { return !permits(after, each); });
+            return detail::find_flows(netfilter_, before.addresses, [&](const flow& each) {
+                return !detail::permits(options_, after, each, context);
+            });
         };
         const auto denied = denies_more ? find_denied() : std::vector<flow>{};
         const scope_fail unmark([&]() noexcept {
@@ -202,8 +206,28 @@ class firewall {
         : options_(std::move(options)), netfilter_(std::move(netfilter)),
           routes_(std::move(routes)) {}
 
-    bool permits(const firewall_rules& rules, const flow& each) const {
-        return detail::permits(rules, each) && detail::permits_sibling(options_, rules, each);
+    // What the rules of `all` ask for beside the flows. Names that a foreign hand took away are
+    // nobody's until their process puts them back.
+    detail::flow_context context_of(const std::vector<const firewall_rules*>& all) {
+        detail::flow_context context;
+        const auto any = [&](auto&& is_meant) {
+            return std::any_of(all.begin(), all.end(), [&](const firewall_rules* each) {
+                return detail::any_rule(*each, is_meant);
+            });
+        };
+        if (any([](const policy_rule& rule) { return !rule.options.interface.empty(); }))
+            context.host = detail::read_host_view(routes_);
+        if (any([](const policy_rule& rule) { return rule.peers.member_key().has_value(); }))
+            read_members(context.members);
+        return context;
+    }
+    void read_members(detail::memberships& into) {
+        const nft::table table = detail::ruleset(options_.network).inet;
+        for (const ip_family family : detail::both_families)
+            for (const nft::element_view& each :
+                 nft::list_elements(netfilter_, table, detail::ruleset::members(family).name))
+                if (const auto member = detail::ruleset::member_of(each.key))
+                    into.add(member->first, member->second);
     }
     static bool nobody_lives(const ip_address&) { return false; }
 
@@ -284,15 +308,19 @@ class firewall {
     void end_forbidden_flows() {
         if (connected_.empty() || count_flows(netfilter_) == 0) return;
         std::vector<std::pair<ip_address, const firewall_rules*>> owners;
-        for (const auto& [name, rules] : connected_)
+        std::vector<const firewall_rules*> all;
+        for (const auto& [port, rules] : connected_) {
+            all.push_back(&rules);
             for (const ip_address& address : rules.addresses) owners.emplace_back(address, &rules);
+        }
         std::sort(owners.begin(), owners.end());
+        const auto context = context_of(all);
         const auto forbids = [&](const ip_address& address, const flow& each) {
             const auto owner = std::lower_bound(
                 owners.begin(), owners.end(), address,
                 [](const auto& entry, const ip_address& wanted) { return entry.first < wanted; });
             return owner != owners.end() && owner->first == address &&
-                   !permits(*owner->second, each);
+                   !detail::permits(options_, *owner->second, each, context);
         };
         std::vector<flow> found;
         for (const ip_family family : detail::both_families)

@@ -1,16 +1,18 @@
 // What a container's rules say to a flow that the kernel knows already: whether it could begin under
 // them, and where its destination leads. For ending the flows that changed rules would not have let in.
 //
-// Pure: the same answers as the kernel's to the flow's first packet, from the same firewall_rules.
+// The same answers as the kernel's to the flow's first packet, from the same firewall_rules. Pure.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/conntrack.hpp>
 #include <kumiki/network/container_rules.hpp>
+#include <kumiki/network/host_view.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/publish.hpp>
 
@@ -41,20 +43,48 @@ inline bool is_container(const firewall_options& options, const ip_address& addr
     });
 }
 
+/// What rules ask for that no flow tells: who has which name, and behind which interface somebody is.
+struct flow_context {
+    memberships members{};
+    host_view host{};
+};
+
+/// True when one of the rules of a container's policies is of the kind that `is_meant(rule)` tells.
+template <class Predicate>
+bool any_rule(const firewall_rules& rules, Predicate&& is_meant) {
+    for (const policy* list : {&rules.ingress, &rules.egress, &rules.direct})
+        if (std::any_of(list->rules().begin(), list->rules().end(), is_meant)) return true;
+    return false;
+}
+
 /// True when the flow, one of the container's, could begin under `rules`.
-inline bool permits(const firewall_rules& rules, const flow& f) {
+inline bool permits(const firewall_options& options, const firewall_rules& rules, const flow& f,
+                    const flow_context& context) {
+    const auto allows = [&](const policy& list, const ip_address& peer, std::uint16_t port,
+                            const ip_address& behind) {
+        const std::string interface = context.host.link_to(behind);
+        return list.decide({.peer = peer,
+                            .transport = f.transport,
+                            .port = port,
+                            .interface = interface,
+                            .members = &context.members})
+                   .verdict == access::allow;
+    };
     const auto is_own = [&](const ip_address& address) {
         return std::find(rules.addresses.begin(), rules.addresses.end(), address) !=
                rules.addresses.end();
     };
-    if (is_own(f.original.source) &&
-        rules.egress.verdict(f.original.destination, f.transport, f.original.destination_port) ==
-            access::deny)
+    const ip_address& client = f.original.source;
+    if (is_own(client) &&
+        !allows(rules.egress, f.original.destination, f.original.destination_port, f.reply.source))
         return false;
-    if (!is_own(f.reply.source) || !f.is_redirected()) return true;
-    return rules.ingress.verdict(f.original.source, f.transport, f.reply.source_port) ==
-               access::allow &&
-           published_as(rules, f) == f.reply.source_port;
+    if (!is_own(f.reply.source)) return true;
+    if (f.is_redirected())
+        return allows(rules.ingress, client, f.reply.source_port, client) &&
+               published_as(rules, f) == f.reply.source_port;
+    // The host is its owner, and is not asked.
+    return is_own(client) || !is_container(options, client) ||
+           allows(rules.direct, client, f.original.destination_port, client);
 }
 
 /// False when `after` lets everything begin that `before` did, as far as can be said without flows.
@@ -68,22 +98,9 @@ inline bool denies_more(const firewall_rules& before, const firewall_rules& afte
                                                      port) == before.publish.end();
     };
     return before.ingress != after.ingress || before.egress != after.egress ||
-           before.siblings != after.siblings ||
+           before.direct != after.direct ||
            std::any_of(before.publish.begin(), before.publish.end(), leads_elsewhere) ||
            std::any_of(after.publish.begin(), after.publish.end(), is_exact_and_new);
-}
-
-/// True unless the flow is one that a sibling opened directly and could not under `rules`.
-inline bool permits_sibling(const firewall_options& options, const firewall_rules& rules,
-                            const flow& f) {
-    const auto is_own = [&](const ip_address& address) {
-        return std::find(rules.addresses.begin(), rules.addresses.end(), address) !=
-               rules.addresses.end();
-    };
-    return f.is_redirected() || !is_own(f.reply.source) || is_own(f.original.source) ||
-           !is_container(options, f.original.source) ||
-           rules.siblings.verdict(f.original.source, f.transport, f.original.destination_port) ==
-               access::allow;
 }
 
 }  // namespace kumiki::inline v0::detail

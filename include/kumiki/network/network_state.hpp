@@ -31,9 +31,11 @@
 #include <kumiki/network/bridge_options.hpp>
 #include <kumiki/network/endpoint_remover.hpp>
 #include <kumiki/network/existing_bridge.hpp>
+#include <kumiki/network/explain.hpp>
 #include <kumiki/network/firewall.hpp>
 #include <kumiki/network/forwarding.hpp>
 #include <kumiki/network/host_firewall.hpp>
+#include <kumiki/network/host_view.hpp>
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/loopback_route.hpp>
 #include <kumiki/network/network_remains.hpp>
@@ -87,6 +89,19 @@ class network_state {
     int netns() const noexcept { return netns_.get(); }
     /// The directory that all networks of the namespace share, for locks.
     int shared_directory() const noexcept { return host_.directory(); }
+
+    /// The rules of this network as far as this process knows them.
+    network_rules rules() {
+        const std::lock_guard guard(mutex);
+        network_rules known{wall->options(), {}};
+        for (const auto& [name, each] : wall->connected()) known.containers.push_back(each);
+        return known;
+    }
+    /// The host's own addresses, and its routes.
+    host_view host() {
+        const std::lock_guard guard(mutex);
+        return read_host_view(route);
+    }
 
     bridge_options options;
     netlink_socket route;

@@ -102,10 +102,7 @@ class dead_containers {
         }
     }
     std::optional<address_lease> try_lease(std::string_view bytes) {
-        const auto raw = std::as_bytes(std::span(bytes));
-        std::optional<ip_address> address;
-        if (bytes.size() == 4) address.emplace(*read_structure<std::array<std::uint8_t, 4>>(raw));
-        if (bytes.size() == 16) address.emplace(*read_structure<std::array<std::uint8_t, 16>>(raw));
+        const auto address = ip_address::try_from_bytes(bytes);
         for (address_pool& pool : pools_)
             if (address && pool.subnet().contains(*address)) try {
                     return pool.lease(*address);
@@ -138,7 +135,8 @@ class dead_containers {
             for (const nft::element_view& each : elements(tables_.bridge, ruleset::sources(family)))
                 if (each.comment == name && by_key(each)) ports.insert(each.key.substr(0, 16));
             for (const nft::set& set :
-                 {ruleset::egress(family), ruleset::ingress(family), ruleset::direct(family)})
+                 {ruleset::egress(family), ruleset::ingress(family), ruleset::direct(family),
+                  ruleset::members(family), ruleset::rates_out(family), ruleset::rates_in(family)})
                 take(tables_.inet, set, by_key);
             std::vector<nft::element> called;  // each says what, not whose it is
             for (const nft::element_view& each : elements(tables_.inet, ruleset::names(family)))
@@ -156,8 +154,7 @@ class dead_containers {
         if (!name_lives)
             for (const nft::chain_view& chain : nft::list_chains(netfilter_))
                 if (chain.table == tables_.inet.name && chain.family == nft::family::inet &&
-                    (chain.name == "out-" + name || chain.name == "in-" + name ||
-                     chain.name == "direct-" + name)) {
+                    container_of_chain(chain.name) == name) {
                     change.flush_chain(tables_.inet, chain.name);
                     change.delete_chain(tables_.inet, chain.name);
                 }

@@ -117,6 +117,8 @@ class rule_keeper {
         if (suspect_ && (!worst_ || worst_->kind > drift_kind::rules_changed))
             if (const auto changed = first_difference(shared_rules()))
                 worst_ = drift{drift_kind::rules_changed, "chain " + *changed, *suspect_, {}};
+        // The chain of rates is made with the first container that has any.
+        if (std::exchange(learns_, false) && !suspect_) as_made_ = shared_rules();
         suspect_.reset();
         if (worst_ || lost) heal();  // when some was lost, nobody knows what it was
         if (auto healed = std::exchange(worst_, std::nullopt)) {
@@ -142,7 +144,11 @@ class rule_keeper {
             if (!worst_ || kind < worst_->kind) worst_ = drift{kind, std::move(what), by, {}};
         };
         for (const nft::event& event : pending_) {
-            if (!is_ours(event) || event.sender == network_->wall->sender()) continue;
+            if (!is_ours(event)) continue;
+            if (event.sender == network_->wall->sender()) {
+                learns_ = learns_ || event.object == rates_chain;
+                continue;
+            }
             switch (event.type) {
             case NFT_MSG_DELTABLE:
                 found(drift_kind::table_gone, event.family == nft::family::inet
@@ -189,13 +195,13 @@ class rule_keeper {
     }
 
     static bool is_of_container(std::string_view chain) {
-        return chain.starts_with("out-") || chain.starts_with("in-");
+        return container_of_chain(chain).has_value();
     }
-    bool is_of_own_container(const std::string& chain) const {
-        if (!is_of_container(chain)) return false;
-        const std::string_view name = std::string_view(chain).substr(chain.find('-') + 1);
+    bool is_of_own_container(std::string_view chain) const {
+        const auto name = container_of_chain(chain);
+        if (!name) return false;
         for (const auto& [port, rules] : network_->wall->connected())
-            if (rules.container == name) return true;
+            if (rules.container == *name) return true;
         return false;
     }
     bool is_own_element(const std::string& set, const std::string& key) const {
@@ -242,6 +248,7 @@ class rule_keeper {
     std::map<std::string, std::string> as_made_;
     std::map<std::string, int> told_ports_;
     std::optional<drift> worst_;  // found in this look
+    bool learns_ = false;
     std::optional<std::string> suspect_;  // who changed shared rules, perhaps to the same
     std::vector<nft::event> pending_;  // of a transaction whose end is not told yet
 };

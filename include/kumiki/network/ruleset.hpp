@@ -9,8 +9,11 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <kumiki/core/error.hpp>
@@ -20,6 +23,7 @@
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/network/bridge_options.hpp>
 #include <kumiki/network/names.hpp>
+#include <kumiki/network/policy_peers.hpp>
 
 namespace kumiki::inline v0 {
 
@@ -93,13 +97,6 @@ struct ruleset {
                 .key = {nft::fields::address(family)},
                 .kind = nft::set_kind::verdict_map};
     }
-    /// Container's address to which of its siblings may open it without a published port; no element:
-    /// none.
-    static nft::set direct(ip_family family) {
-        return {.name = named("direct", family),
-                .key = {nft::fields::address(family)},
-                .kind = nft::set_kind::verdict_map};
-    }
     /// {container's address, number of the name} to the container's birth; the comment is the name.
     /// No rule looks at it: name_table.hpp reads it.
     static nft::set names(ip_family family) {
@@ -114,6 +111,46 @@ struct ruleset {
     static nft::set sources(ip_family family) {
         return {.name = named("sources", family),
                 .key = {nft::fields::interface, nft::fields::ether, nft::fields::address(family)}};
+    }
+
+    /// Container's address to who of the network may reach it by that address.
+    static nft::set direct(ip_family family) {
+        return {.name = named("direct", family),
+                .key = {nft::fields::address(family)},
+                .kind = nft::set_kind::verdict_map};
+    }
+    /// Container's address to the rates of what it sends, and of what is sent to it. Added with the
+    /// first container that has any.
+    static nft::set rates_out(ip_family family) {
+        return {.name = named("rates-out", family),
+                .key = {nft::fields::address(family)},
+                .kind = nft::set_kind::verdict_map};
+    }
+    static nft::set rates_in(ip_family family) {
+        return {.name = named("rates-in", family),
+                .key = {nft::fields::address(family)},
+                .kind = nft::set_kind::verdict_map};
+    }
+    /// Who has which names and labels: a number for one of them, and a container's address.
+    static nft::set members(ip_family family) {
+        using namespace nft::fields;
+        return {.name = named("members", family), .key = {mark, mark, address(family)}};
+    }
+    /// The first two fields of a key of members().
+    static nft::value member(std::string_view key) {
+        const std::uint64_t number = member_number(key);
+        nft::value both = nft::value::number(static_cast<std::uint32_t>(number >> 32));
+        both.append_padded(nft::value::number(static_cast<std::uint32_t>(number)));
+        return both;
+    }
+    /// What a key of members() says, from its bytes; nothing for what is none.
+    static std::optional<std::pair<std::uint64_t, ip_address>> member_of(std::string_view key) {
+        std::uint32_t half[2];
+        if (key.size() < sizeof half) return std::nullopt;
+        std::memcpy(half, key.data(), sizeof half);
+        const auto address = ip_address::try_from_bytes(key.substr(sizeof half));
+        if (!address) return std::nullopt;
+        return std::pair(std::uint64_t{half[0]} << 32 | half[1], *address);
     }
 
   private:

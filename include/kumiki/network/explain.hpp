@@ -1,0 +1,237 @@
+// Why a packet passes or does not: the way that a flow's first packet takes through the rules of the
+// networks, its verdict, and the one rule that gives it.
+//
+// Pure: the same answers as the kernel's, from the same firewall_rules. A rule is called as in its
+// comment in the kernel: "web:out:0" is the first rule of web's egress policy, "web:in:rest" what its
+// ingress policy says to the rest, "base:CHAIN:WHY" a rule that all containers share.
+// Left out: other people's tables, what the host's routes refuse (martians, rp_filter), rates (a packet
+// within its rate is meant), neighbour discovery.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <kumiki/core/ip.hpp>
+#include <kumiki/network/container_rules.hpp>
+#include <kumiki/network/host_view.hpp>
+#include <kumiki/network/packet.hpp>
+#include <kumiki/network/policy.hpp>
+#include <kumiki/network/publish.hpp>
+#include <kumiki/network/ruleset.hpp>
+
+namespace kumiki::inline v0 {
+
+/// What becomes of a packet.
+struct explanation {
+    access verdict = access::allow;
+    /// The rule that decided; of a packet that passes, the last one. Empty: no rule is about it.
+    std::string rule{};
+    /// Where it came by, in order: chains, and the rules in them that let it go on.
+    std::vector<std::string> path{};
+    /// Where a published port led it to.
+    std::optional<address_port> led_to{};
+};
+
+/// One network's rules: the shared ones, and those of its containers.
+struct network_rules {
+    firewall_options options{};
+    std::vector<firewall_rules> containers{};
+};
+
+namespace detail {
+
+/// A packet on its way.
+class explained_packet {
+  public:
+    explained_packet(const packet& asked, std::span<const network_rules> networks,
+                     const host_view& host)
+        : packet_(asked), networks_(networks), host_(host) {
+        find_input();
+    }
+
+    explanation run() && {
+        if (from_host_) {
+            translate("output");
+            return std::move(result_);  // the host is the containers' owner
+        }
+        if (!(check_sender() && check_guards())) return std::move(result_);
+        translate("prerouting");
+        const ip_address to = result_.led_to ? result_.led_to->address : packet_.destination;
+        if (!result_.led_to && host_.has(to)) {
+            check_host();
+        } else if (check_egress(to)) {
+            check_ingress(to);
+        }
+        return std::move(result_);
+    }
+
+  private:
+    static bool is_in(const network_rules& network, const ip_address& address) {
+        return std::any_of(network.options.subnets.begin(), network.options.subnets.end(),
+                           [&](const cidr& subnet) { return subnet.contains(address); });
+    }
+    static const firewall_rules* owner(const network_rules& network, const ip_address& address) {
+        for (const firewall_rules& each : network.containers)
+            if (std::find(each.addresses.begin(), each.addresses.end(), address) !=
+                each.addresses.end())
+                return &each;
+        return nullptr;
+    }
+
+    void find_input() {
+        for (const network_rules& network : networks_) {
+            if (packet_.input == network.options.bridge) from_ = &network;
+            for (const firewall_rules& each : network.containers)
+                if (packet_.input.empty() ? owner(network, packet_.source) == &each
+                                          : packet_.input == each.port) {
+                    from_ = &network;
+                    sender_ = &each;
+                }
+        }
+        from_host_ = packet_.input == "lo" || (packet_.input.empty() && host_.has(packet_.source));
+        input_ = from_ != nullptr        ? from_->options.bridge
+                 : packet_.input.empty() ? host_.link_to(packet_.source)
+                                         : packet_.input;
+    }
+    bool end(access verdict, std::string rule) {
+        result_.verdict = verdict;
+        result_.path.push_back(rule);
+        result_.rule = std::move(rule);
+        return verdict == access::allow;
+    }
+    bool deny(std::string rule) { return end(access::deny, std::move(rule)); }
+
+    // The bridge's table.
+    bool check_sender() {
+        if (sender_ == nullptr) return true;
+        result_.path.emplace_back("base:sender");
+        return std::find(sender_->addresses.begin(), sender_->addresses.end(), packet_.source) !=
+                   sender_->addresses.end() ||
+               deny("base:sender:not its own address");
+    }
+    bool check_guards() {
+        for (const network_rules& network : networks_) {
+            if (packet_.destination.is_loopback()) return deny("base:guard");
+            if (from_ != &network && is_in(network, packet_.source))
+                return deny("base:guard:not from the network");
+        }
+        return true;
+    }
+    // A port on the very address comes before one on all of them.
+    void translate(const char* chain) {
+        if (!host_.has(packet_.destination)) return;
+        for (const network_rules& network : networks_)
+            for (const bool exact : {true, false})
+                for (const firewall_rules& each : network.containers)
+                    for (const published_port& port : each.publish)
+                        if (port.on_all_addresses() != exact && leads(port, each)) {
+                            result_.path.push_back(std::string("base:") + chain + ":" +
+                                                   to_string(port) + " to " + each.container);
+                            return;
+                        }
+    }
+    bool leads(const published_port& port, const firewall_rules& into) {
+        if (static_cast<std::uint8_t>(port.transport) != packet_.transport ||
+            !port.host.contains(packet_.destination_port) ||
+            !port.covers(packet_.destination.family()) ||
+            (!port.on_all_addresses() && *port.address != packet_.destination))
+            return false;
+        for (const ip_address& address : into.addresses)
+            if (address.family() == packet_.destination.family()) {
+                const auto offset = packet_.destination_port - port.host.first;
+                result_.led_to = {address,
+                                  static_cast<std::uint16_t>(port.container.first + offset)};
+                return true;
+            }
+        return false;
+    }
+    bool decide(const network_rules& network, const firewall_rules& container, const char* chain,
+                const policy& rules, const ip_address& peer, std::uint16_t port,
+                const std::string& interface) {
+        memberships members;
+        for (const firewall_rules& each : network.containers) add_members(members, each);
+        const auto found = rules.decide({.peer = peer,
+                                         .transport = packet_.transport,
+                                         .port = port,
+                                         .interface = interface,
+                                         .members = &members});
+        return end(found.verdict, rule_name(container.container, chain, found.rule));
+    }
+    // The host's own services, and a ping.
+    void check_host() {
+        if (from_ == nullptr) return;
+        const auto* sender = owner(*from_, packet_.source);
+        if (asks_for_names()) {
+            end(access::allow, "base:host:names");
+            return;
+        }
+        if (packet_.is_echo_request() && sender != nullptr)
+            decide(*from_, *sender, "out", sender->egress, packet_.destination, 0, "");
+        else
+            deny("base:host:the host is not a peer");
+    }
+    // The resolver is on the network's gateways.
+    bool asks_for_names() const {
+        const auto is = [&](protocol each) {
+            return packet_.transport == static_cast<std::uint8_t>(each);
+        };
+        return from_->options.names == name_service::on && packet_.destination_port == 53 &&
+               (is(protocol::udp) || is(protocol::tcp)) &&
+               std::any_of(
+                   from_->options.subnets.begin(), from_->options.subnets.end(),
+                   [&](const cidr& each) { return gateway_of(each) == packet_.destination; });
+    }
+    std::string output_to(const ip_address& to) const {
+        for (const network_rules& network : networks_)
+            if (is_in(network, to)) return network.options.bridge;
+        return host_.link_to(to);
+    }
+    bool check_egress(const ip_address& to) {
+        if (from_ == nullptr) return true;
+        const auto* sender = owner(*from_, packet_.source);
+        if (sender == nullptr) return deny("base:egress:not a container's address");
+        return decide(*from_, *sender, "out", sender->egress, packet_.destination,
+                      packet_.destination_port, output_to(to));
+    }
+    bool check_ingress(const ip_address& to) {
+        for (const network_rules& network : networks_) {
+            if (!is_in(network, to)) continue;
+            const auto* receiver = owner(network, to);
+            if (!result_.led_to) {
+                if (from_ != &network || receiver == nullptr || receiver->direct == deny_all())
+                    return deny("base:ingress:not published");
+                return decide(network, *receiver, "direct", receiver->direct, packet_.source,
+                              packet_.destination_port, input_);
+            }
+            if (receiver == nullptr) return deny("base:ingress:not a container's address");
+            return decide(network, *receiver, "in", receiver->ingress, packet_.source,
+                          result_.led_to->port, input_);
+        }
+        return true;
+    }
+
+    const packet& packet_;
+    std::span<const network_rules> networks_;
+    const host_view& host_;
+    const network_rules* from_ = nullptr;
+    const firewall_rules* sender_ = nullptr;
+    std::string input_;
+    bool from_host_ = false;
+    explanation result_;
+};
+
+}  // namespace detail
+
+/// What `networks`, all of the host's, say to the first packet of a flow.
+inline explanation explain(const packet& asked, std::span<const network_rules> networks,
+                           const host_view& host) {
+    return detail::explained_packet(asked, networks, host).run();
+}
+
+}  // namespace kumiki::inline v0
