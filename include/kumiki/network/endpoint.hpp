@@ -139,6 +139,11 @@ class endpoint {
     friend class endpoint_reservation;
     endpoint(std::unique_ptr<detail::endpoint_parts> parts, int netns_fd) {
         detail::network_state& network = *parts->attachment.network;
+        // The thread that enters the namespace is as long on its way as the kernel is about the rules.
+        sys::own_thread entering([netns_fd] {
+            sys::check(::setns(netns_fd, CLONE_NEWNET), "enter network namespace");
+            return netlink_socket::open(NETLINK_ROUTE);
+        });
         const std::lock_guard guard(network.mutex);
         network.wall->connect(parts->rules);
         scope_fail undo_rules([&]() noexcept {
@@ -148,7 +153,7 @@ class endpoint {
         const scope_fail undo_pair([&]() noexcept {
             detail::release_quietly([&] { delete_pair(network, parts->rules.port); });
         });
-        set_up_inside(network, *parts, netns_fd, peer);
+        set_up_inside(network, *parts, entering.get(), peer);
         parts_ = std::move(parts);
     }
 
@@ -185,7 +190,8 @@ class endpoint {
             if (failure.code != ENODEV) throw to_error(batch, failure);
     }
     static void set_up_inside(const detail::network_state& network,
-                              const detail::endpoint_parts& parts, int netns_fd, int link) {
+                              const detail::endpoint_parts& parts, netlink_socket inside,
+                              int link) {
         netlink_batch batch;
         set_link(batch, "lo", {.up = true});
         // What a new namespace's settings begin with depends on the host's
@@ -212,7 +218,7 @@ class endpoint {
         };
         way_out(network.pool4->gateway());
         if (parts.lease6) way_out(network.pool6->gateway());
-        netlink_socket::open_in(netns_fd, NETLINK_ROUTE).transact(batch);
+        inside.transact(batch);
     }
 
     std::unique_ptr<detail::endpoint_parts> parts_;
