@@ -56,7 +56,8 @@ class netns {
 /// The calling thread is in another network namespace while this lives.
 class visit {
   public:
-    explicit visit(int netns_fd) : home_(sys::open_at(AT_FDCWD, "/proc/thread-self/ns/net", O_RDONLY)) {
+    explicit visit(int netns_fd)
+        : home_(sys::open_at(AT_FDCWD, "/proc/thread-self/ns/net", O_RDONLY)) {
         sys::check(::setns(netns_fd, CLONE_NEWNET), "enter network namespace");
     }
     visit(const visit&) = delete;
@@ -109,7 +110,8 @@ inline void connect(const netns& one, const std::string& name, kumiki::cidr near
     kumiki::netlink_batch make;
     kumiki::create_veth(make, {.name = name, .peer_name = "eth0", .peer_netns = two.fd()});
     here.transact(make);
-    const auto give = [](kumiki::netlink_socket& to, const std::string& link, kumiki::cidr address) {
+    const auto give = [](kumiki::netlink_socket& to, const std::string& link,
+                         kumiki::cidr address) {
         const int index = kumiki::find_link(to, link).value().index;
         kumiki::netlink_batch batch;
         kumiki::add_address(batch, index, address);
@@ -133,8 +135,7 @@ inline void plug_in_plainly(const netns& host, kumiki::cidr gateway, const netns
     kumiki::add_address(more, bridge, gateway);
     kumiki::set_link(more, bridge, {.up = true});
     kumiki::create_veth(
-        more,
-        {.name = "plain1", .peer_name = "eth0", .peer_netns = inside.fd(), .master = bridge});
+        more, {.name = "plain1", .peer_name = "eth0", .peer_netns = inside.fd(), .master = bridge});
     kumiki::set_link(more, "plain1", {.up = true});
     here.transact(more);
     const int link = kumiki::find_link(there, "eth0").value().index;

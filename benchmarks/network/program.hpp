@@ -41,8 +41,7 @@ class running_program {
             ::posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
         ::posix_spawn_file_actions_adddup2(&files, output, STDOUT_FILENO);
         ::posix_spawn_file_actions_adddup2(&files, output, STDERR_FILENO);
-        const int failed =
-            ::posix_spawnp(&pid_, argv[0], &files, nullptr, argv.data(), env.data());
+        const int failed = ::posix_spawnp(&pid_, argv[0], &files, nullptr, argv.data(), env.data());
         ::posix_spawn_file_actions_destroy(&files);
         if (failed != 0) throw kumiki::error(failed, {.operation = "execute", .object = name_});
     }

@@ -80,9 +80,10 @@ class nft_side : public endpoint_side {
             commands_.run_each(inside);
         else
             commands_.run_batches(inside);
-        run_program(words(fmt::format("nft add element ip prog{0} ports {{ 10.{0}.0.1 . tcp . 8080 : "
-                                      "10.{0}.0.2 . 80 }}",
-                                      commands_.number)));
+        run_program(
+            words(fmt::format("nft add element ip prog{0} ports {{ 10.{0}.0.1 . tcp . 8080 : "
+                              "10.{0}.0.2 . 80 }}",
+                              commands_.number)));
     }
     void take_back() override {
         run_program(
@@ -112,12 +113,14 @@ class iptables_side : public endpoint_side {
   private:
     void change_rules(const char* how) const {
         const int n = commands_.number;
-        run_program(words(fmt::format("iptables -t nat {} PREROUTING -d 10.{}.0.1 -p tcp --dport "
-                                      "8080 -j DNAT --to-destination 10.{}.0.2:80",
-                                      how, n, n)));
-        run_program(words(fmt::format("ip6tables -t nat {} PREROUTING -d fd00:{}::1 -p tcp --dport "
-                                      "8080 -j DNAT --to-destination [fd00:{}::2]:80",
-                                      how, n, n)));
+        run_program(
+            words(fmt::format("iptables -t nat {} PREROUTING -d 10.{}.0.1 -p tcp --dport "
+                              "8080 -j DNAT --to-destination 10.{}.0.2:80",
+                              how, n, n)));
+        run_program(
+            words(fmt::format("ip6tables -t nat {} PREROUTING -d fd00:{}::1 -p tcp --dport "
+                              "8080 -j DNAT --to-destination [fd00:{}::2]:80",
+                              how, n, n)));
         run_program(words(
             fmt::format("iptables {} FORWARD -d 10.{}.0.2 -p tcp --dport 80 -j ACCEPT", how, n)));
         run_program(words(
@@ -166,10 +169,10 @@ class cni_side : public endpoint_side {
   private:
     std::string call(const std::string& plugin, const char* command,
                      const nlohmann::json& configuration) const {
-        return run_program({fmt::format("{}/{}", directory, plugin)}, configuration.dump(),
-                           {std::string("CNI_COMMAND=") + command, "CNI_CONTAINERID=box",
-                            "CNI_IFNAME=eth0", "CNI_NETNS=" + netns_,
-                            std::string("CNI_PATH=") + directory});
+        return run_program(
+            {fmt::format("{}/{}", directory, plugin)}, configuration.dump(),
+            {std::string("CNI_COMMAND=") + command, "CNI_CONTAINERID=box", "CNI_IFNAME=eth0",
+             "CNI_NETNS=" + netns_, std::string("CNI_PATH=") + directory});
     }
 
     nlohmann::json bridge_;

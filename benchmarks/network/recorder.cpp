@@ -1,11 +1,11 @@
 // The benchmark's own sendto(2) stands before the C library's: see recorder.hpp.
-#include "network/recorder.hpp"
-
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <kumiki/sys/netns.hpp>
+
+#include "network/recorder.hpp"
 
 thread_local std::vector<bench::sent_messages>* bench::recording = nullptr;
 
