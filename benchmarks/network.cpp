@@ -17,7 +17,10 @@
 #include <kumiki/core/text.hpp>
 
 #include "network/endpoint.hpp"
+#include "network/hosts.hpp"
 #include "network/programs.hpp"
+#include "network/throughput.hpp"
+#include "support/series.hpp"
 
 namespace bench {
 namespace {
@@ -30,12 +33,6 @@ struct options {
     bool wants(std::string_view name) const {
         return only.empty() || std::ranges::find(only, name) != only.end();
     }
-};
-
-/// Two medians, and which ratio of them is of interest.
-struct pair {
-    const char* above;
-    const char* below;
 };
 
 void measure_endpoints(const network_place& where, std::size_t rounds, nlohmann::json& json) {
@@ -87,6 +84,135 @@ void measure_endpoints(const network_place& where, std::size_t rounds, nlohmann:
     }
 }
 
+/// Two of a field, of whose medians the ratio is shown.
+struct compared {
+    std::string above;
+    std::string below;
+};
+
+/// A table of one thing, in `unit`, with a ratio in the row of `above`.
+void report(const std::string& title, const char* unit, const std::vector<series>& field,
+            const std::vector<compared>& pairs, nlohmann::json& json) {
+    fmt::print("\n| {} | samples | {}: median (quartiles; minimum) | ratio (95 %) |\n", title,
+               unit);
+    fmt::print("|---|---|---|---|\n");
+    for (const series& each : field) {
+        const summary s = summarise(each.samples);
+        auto& row = json[title][each.name];
+        row = {{"unit", unit},
+               {"median", s.median},
+               {"lower_quartile", s.lower_quartile},
+               {"upper_quartile", s.upper_quartile},
+               {"min", s.min},
+               {"samples", each.samples}};
+        std::string ratios;
+        for (const auto& [above, below] : pairs) {
+            const auto other = std::ranges::find(field, below, &series::name);
+            if (each.name != above || other == field.end()) continue;
+            const ratio r = ratio_of_medians(each.samples, other->samples);
+            ratios += fmt::format("{}to \"{}\": {}", ratios.empty() ? "" : "; ", below, cell(r));
+            row["ratios"][below] = to_json(r);
+        }
+        fmt::print("| {} | {} | {:.1f} ({:.1f} to {:.1f}; {:.1f}) | {} |\n", each.name, s.count,
+                   s.median, s.lower_quartile, s.upper_quartile, s.min, ratios);
+    }
+}
+
+void measure_publishing(const network_place& where, std::size_t rounds, nlohmann::json& json) {
+    constexpr kumiki::port_range outside{50000, 50205};
+    constexpr kumiki::port_range inside{1000, 1205};
+    const std::vector<kumiki::published_port> ports{{.host = outside, .container = inside}};
+    std::vector<std::unique_ptr<kumiki_host>> hosts;
+    std::vector<series> transactions;
+    std::vector<series> endpoints;
+    for (const std::size_t mappings : {0, 1'000, 100'000}) {
+        hosts.push_back(
+            std::make_unique<kumiki_host>(where, fmt::format("publish-{}", mappings), mappings));
+        const auto name = fmt::format("{} mappings are there", mappings);
+        kumiki_host* const host = hosts.back().get();
+        const kumiki::firewall_rules rules{.container = "measured",
+                                           .port = "measured",
+                                           .addresses = {kumiki::ip_address::parse("10.64.0.9"),
+                                                         kumiki::ip_address::parse("fd00:64::9")},
+                                           .publish = ports};
+        transactions.push_back({name, [host, rules] {
+                                    const double time =
+                                        time_each(1, [&] { host->rules().connect(rules); });
+                                    host->rules().disconnect(rules);
+                                    return time;
+                                }});
+        endpoints.push_back({name, [host, ports] {
+                                 const std::uint64_t start = now();
+                                 auto link = host->connect(host->namespaces().inside, ports);
+                                 const std::uint64_t end = now();
+                                 link.disconnect();
+                                 return static_cast<double>(end - start) / 1000;
+                             }});
+    }
+    const std::vector<compared> pairs{{transactions[1].name, transactions[0].name},
+                                      {transactions[2].name, transactions[0].name}};
+    measure(transactions, rounds);
+    report("206 ports published: the transaction", "us", transactions, pairs, json);
+    measure(endpoints, rounds);
+    report("206 ports published: the endpoint", "us", endpoints, pairs, json);
+}
+
+void measure_connections(const network_place& where, std::size_t rounds, nlohmann::json& json) {
+    constexpr int each = 20;
+    std::vector<std::unique_ptr<kumiki_host>> ours;
+    std::vector<std::unique_ptr<plain_host>> theirs;
+    std::vector<kumiki::endpoint> links;
+    std::vector<series> field;
+    const auto enter = [&](const std::string& name, const host_namespaces& of,
+                           kumiki::ip_address server) {
+        field.push_back({name, [pair = std::make_shared<client_and_server>(of, server)] {
+                             return pair->time_connections(each);
+                         }});
+    };
+    for (const std::size_t mappings : {1, 10'000}) {
+        const auto name = fmt::format("connect-{}", mappings);
+        ours.push_back(std::make_unique<kumiki_host>(where, name, mappings - 1));
+        links.push_back(
+            ours.back()->connect(ours.back()->namespaces().inside, {kumiki::tcp(8080, 80)}));
+        enter(fmt::format("kumiki, {} mappings", mappings), ours.back()->namespaces(),
+              links.back().addresses().front());
+    }
+    for (const std::size_t mappings : {1, 10'000}) {
+        if (!fs::exists("/usr/sbin/iptables")) break;
+        theirs.push_back(std::make_unique<plain_host>(fmt::format("rules-{}", mappings)));
+        theirs.back()->publish_by_iptables(mappings);
+        enter(fmt::format("iptables, {} mappings", mappings), theirs.back()->namespaces(),
+              kumiki::ip_address::parse("10.64.0.2"));
+    }
+    measure(field, rounds);
+    report("a TCP connection set up through a published port", "us", field,
+           {{"kumiki, 10000 mappings", "kumiki, 1 mappings"},
+            {"iptables, 10000 mappings", "iptables, 1 mappings"},
+            {"iptables, 10000 mappings", "kumiki, 10000 mappings"}},
+           json);
+}
+
+void measure_throughput(const network_place& where, std::size_t rounds, nlohmann::json& json) {
+    if (!fs::exists("/usr/bin/iperf3"))
+        return fmt::print(stderr, "iperf3 is not there: throughput is left out.\n");
+    kumiki_host ours(where, "ours", 0);
+    const plain_host theirs("plain");
+    const auto link = ours.connect(ours.namespaces().inside, {kumiki::tcp(5201)});
+    std::vector<served> containers;
+    containers.push_back({"kumiki", &ours.namespaces(), "192.0.2.1",
+                          to_string(link.addresses().front()),
+                          std::make_unique<iperf_server>(ours.namespaces().inside)});
+    containers.push_back({"plain veth and bridge", &theirs.namespaces(), "10.64.0.2", "10.64.0.2",
+                          std::make_unique<iperf_server>(theirs.namespaces().inside)});
+    const timespec listening{.tv_sec = 0, .tv_nsec = 300'000'000};
+    ::nanosleep(&listening, nullptr);
+    for (const throughput_way& way : throughput_ways) {
+        auto field = throughputs(containers, way, "512M");
+        measure(field, std::max<std::size_t>(rounds / 5, 5), 1);
+        report(way.title, "Gbit/s", field, {{"kumiki", "plain veth and bridge"}}, json);
+    }
+}
+
 void run(const options& wanted) {
     const network_place where;
     utsname system{};
@@ -97,6 +223,9 @@ void run(const options& wanted) {
     fmt::print("\nLinux {}, {} processors, {} rounds.\n", system.release, processors,
                wanted.rounds);
     if (wanted.wants("endpoint")) measure_endpoints(where, wanted.rounds, json);
+    if (wanted.wants("publish")) measure_publishing(where, wanted.rounds, json);
+    if (wanted.wants("connection")) measure_connections(where, wanted.rounds, json);
+    if (wanted.wants("throughput")) measure_throughput(where, wanted.rounds, json);
     if (!wanted.json.empty()) std::ofstream(wanted.json) << json.dump(1) << '\n';
 }
 
