@@ -72,6 +72,17 @@ struct endpoint_parts {
     }
 };
 
+/// Another socket of the protocol NETLINK_ROUTE in the namespace of `socket`; nothing when there can be no
+/// more descriptors or threads.
+inline std::optional<netlink_socket> open_beside(const netlink_socket& socket) {
+    try {
+        const unique_fd netns = sys::network_namespace_of(socket.fd());
+        return netlink_socket::open_in(netns.get(), NETLINK_ROUTE);
+    } catch (const error&) {
+        return std::nullopt;
+    }
+}
+
 }  // namespace detail
 
 /// A connected container. Destroying it disconnects.
@@ -98,11 +109,18 @@ class endpoint {
         if (!parts_) return;
         const auto parts = std::move(parts_);
         detail::network_state& network = *parts->attachment.network;
-        const std::lock_guard guard(network.mutex);
         const scope_exit rules([&]() noexcept {
-            detail::release_quietly([&] { network.wall->take_back(parts->rules); });
+            detail::release_quietly([&] {
+                const std::lock_guard guard(network.mutex);
+                network.wall->disconnect(parts->rules);
+            });
         });
-        delete_pair(network, parts->rules.port);
+        // The kernel answers 10 to 20 ms after it has let go of its own lock: nobody else is to wait for
+        // that, so the network's socket is taken only where there is no other.
+        if (auto own = detail::open_beside(network.route))
+            return delete_pair(*own, parts->rules.port);
+        const std::lock_guard guard(network.mutex);
+        delete_pair(network.route, parts->rules.port);
     }
 
     /// As disconnect(), for a container whose processes have ended: returns once the rules and the
@@ -151,7 +169,7 @@ class endpoint {
         });
         const int peer = make_pair(network, *parts, netns_fd);
         const scope_fail undo_pair([&]() noexcept {
-            detail::release_quietly([&] { delete_pair(network, parts->rules.port); });
+            detail::release_quietly([&] { delete_pair(network.route, parts->rules.port); });
         });
         set_up_inside(network, *parts, entering.get(), peer);
         parts_ = std::move(parts);
@@ -180,13 +198,13 @@ class endpoint {
         if (failures.empty()) return made.peer;
         // The first request made the pair, or nothing did (then the name may be another's).
         if (failures.front().index != 0)
-            detail::release_quietly([&] { delete_pair(network, name); });
+            detail::release_quietly([&] { delete_pair(network.route, name); });
         throw to_error(batch, failures.front());
     }
-    static void delete_pair(detail::network_state& network, const std::string& name) {
+    static void delete_pair(netlink_socket& route, const std::string& name) {
         netlink_batch batch;
         delete_link(batch, name);
-        for (const netlink_failure& failure : network.route.submit(batch))
+        for (const netlink_failure& failure : route.submit(batch))
             if (failure.code != ENODEV) throw to_error(batch, failure);
     }
     static void set_up_inside(const detail::network_state& network,
