@@ -197,6 +197,8 @@ void measure_throughput(const network_place& where, std::size_t rounds, nlohmann
         return fmt::print(stderr, "iperf3 is not there: throughput is left out.\n");
     kumiki_host ours(where, "ours", 0);
     const plain_host theirs("plain");
+    const plain_host tracked("tracked");
+    tracked.track_connections();
     const auto link = ours.connect(ours.namespaces().inside, {kumiki::tcp(5201)});
     std::vector<served> containers;
     containers.push_back({"kumiki", &ours.namespaces(), "192.0.2.1",
@@ -204,12 +206,19 @@ void measure_throughput(const network_place& where, std::size_t rounds, nlohmann
                           std::make_unique<iperf_server>(ours.namespaces().inside)});
     containers.push_back({"plain veth and bridge", &theirs.namespaces(), "10.64.0.2", "10.64.0.2",
                           std::make_unique<iperf_server>(theirs.namespaces().inside)});
+    containers.push_back({"the same with connection tracking", &tracked.namespaces(), "10.64.0.2",
+                          "10.64.0.2",
+                          std::make_unique<iperf_server>(tracked.namespaces().inside)});
     const timespec listening{.tv_sec = 0, .tv_nsec = 300'000'000};
     ::nanosleep(&listening, nullptr);
     for (const throughput_way& way : throughput_ways) {
         auto field = throughputs(containers, way, "512M");
-        measure(field, std::max<std::size_t>(rounds / 5, 5), 1);
-        report(way.title, "Gbit/s", field, {{"kumiki", "plain veth and bridge"}}, json);
+        measure(field, std::max<std::size_t>(rounds / 4, 5), 1);
+        report(way.title, "Gbit/s", field,
+               {{"kumiki", "plain veth and bridge"},
+                {"kumiki", "the same with connection tracking"},
+                {"the same with connection tracking", "plain veth and bridge"}},
+               json);
     }
 }
 

@@ -150,6 +150,15 @@ class plain_host {
     }
     const host_namespaces& namespaces() const noexcept { return namespaces_; }
 
+    /// What any firewall with a memory needs, and no more: two rules that let known flows pass.
+    void track_connections() const {
+        const visit here(namespaces_.host.fd());
+        run_program({"nft", "-f", "-"}, R"(table inet plain {
+    chain forward { type filter hook forward priority filter; ct state established accept; }
+    chain input { type filter hook input priority filter; ct state established accept; }
+}
+)");
+    }
     /// A rule of iptables for each of `mappings`; that of port 8080 is the last of them.
     void publish_by_iptables(std::size_t mappings) const {
         std::string rules =
