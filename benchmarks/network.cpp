@@ -125,7 +125,7 @@ void measure_publishing(const network_place& where, std::size_t rounds, nlohmann
     std::vector<std::unique_ptr<kumiki_host>> hosts;
     std::vector<series> transactions;
     std::vector<series> endpoints;
-    for (const std::size_t mappings : {0, 1'000, 100'000}) {
+    for (const std::size_t mappings : {0U, 1'000U, 100'000U}) {
         hosts.push_back(
             std::make_unique<kumiki_host>(where, fmt::format("publish-{}", mappings), mappings));
         const auto name = fmt::format("{} mappings are there", mappings);
@@ -169,7 +169,7 @@ void measure_connections(const network_place& where, std::size_t rounds, nlohman
                              return pair->time_connections(each);
                          }});
     };
-    for (const std::size_t mappings : {1, 10'000}) {
+    for (const std::size_t mappings : {1U, 10'000U}) {
         const auto name = fmt::format("connect-{}", mappings);
         ours.push_back(std::make_unique<kumiki_host>(where, name, mappings - 1));
         links.push_back(
@@ -177,7 +177,7 @@ void measure_connections(const network_place& where, std::size_t rounds, nlohman
         enter(fmt::format("kumiki, {} mappings", mappings), ours.back()->namespaces(),
               links.back().addresses().front());
     }
-    for (const std::size_t mappings : {1, 10'000}) {
+    for (const std::size_t mappings : {1U, 10'000U}) {
         if (!fs::exists("/usr/sbin/iptables")) break;
         theirs.push_back(std::make_unique<plain_host>(fmt::format("rules-{}", mappings)));
         theirs.back()->publish_by_iptables(mappings);
