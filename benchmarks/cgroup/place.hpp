@@ -1,5 +1,5 @@
 // Where bench_cgroup has its groups: below one of its own, kumiki-bench-PID, which goes with it, also after
-// SIGINT or SIGTERM. And what all of its parts use: series of samples, a process in a group.
+// SIGINT or SIGTERM. And what all of its parts use: a process in a group.
 #pragma once
 
 #include <signal.h>
@@ -8,9 +8,6 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <functional>
-#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,39 +18,9 @@
 #include <kumiki/sys/pidfd.hpp>
 #include <kumiki/sys/raw.hpp>
 
-#include "support/field.hpp"
+#include "support/series.hpp"
 
 namespace bench {
-
-/// What is timed, and its samples in microseconds.
-struct series {
-    std::string name;
-    std::function<double()> measure;
-    std::vector<double> samples{};
-};
-
-/// In each round every one has its turn, in an order of its own.
-inline void measure(std::vector<series>& field, std::size_t rounds) {
-    std::mt19937_64 random(1);
-    std::vector<series*> order;
-    for (series& each : field) order.push_back(&each);
-    for (std::size_t round = 0; round < warm_up + rounds; ++round) {
-        std::ranges::shuffle(order, random);
-        for (series* each : order) {
-            if (interrupted != 0) return;
-            const double one = each->measure();
-            if (round >= warm_up) each->samples.push_back(one);
-        }
-    }
-}
-
-/// The microseconds that one of `count` calls takes.
-template <class Function>
-double time_each(int count, Function&& function) {
-    const std::uint64_t start = now();
-    for (int i = 0; i < count; ++i) function();
-    return static_cast<double>(now() - start) / 1000 / count;
-}
 
 /// The limits that this host's cgroup v2 can have.
 inline kumiki::resource_limits limits_for(const kumiki::cgroup_root& root) {

@@ -24,12 +24,34 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "place.hpp"
 
 namespace bench {
+
+/// Waits for `count` acknowledgements; -1 and errno for the first refusal. No allocation.
+inline long collect_answers(int socket, unsigned count) noexcept {
+    alignas(nlmsghdr) char answer[8192];
+    for (unsigned seen = 0; seen < count;) {
+        const ssize_t got = ::recv(socket, answer, sizeof answer, 0);
+        if (got < 0) return -1;
+        auto left = static_cast<unsigned>(got);
+        for (auto* at = reinterpret_cast<nlmsghdr*>(answer); NLMSG_OK(at, left);
+             at = NLMSG_NEXT(at, left)) {
+            if (at->nlmsg_type != NLMSG_ERROR) continue;
+            const int code = static_cast<nlmsgerr*>(NLMSG_DATA(at))->error;
+            if (code != 0) {
+                errno = -code;
+                return -1;
+            }
+            ++seen;
+        }
+    }
+    return 0;
+}
 
 /// Netlink messages, one after the other in one buffer.
 class messages {
@@ -78,23 +100,7 @@ class messages {
     /// Sends all and collects the answers; -1 and errno for the first refusal. No allocation.
     long exchange(int socket) const noexcept {
         if (::send(socket, bytes_.data(), bytes_.size(), 0) < 0) return -1;
-        alignas(nlmsghdr) char answer[8192];
-        for (unsigned seen = 0; seen < answers_;) {
-            const ssize_t got = ::recv(socket, answer, sizeof answer, 0);
-            if (got < 0) return -1;
-            auto left = static_cast<unsigned>(got);
-            for (auto* at = reinterpret_cast<nlmsghdr*>(answer); NLMSG_OK(at, left);
-                 at = NLMSG_NEXT(at, left)) {
-                if (at->nlmsg_type != NLMSG_ERROR) continue;
-                const int code = static_cast<nlmsgerr*>(NLMSG_DATA(at))->error;
-                if (code != 0) {
-                    errno = -code;
-                    return -1;
-                }
-                ++seen;
-            }
-        }
-        return 0;
+        return collect_answers(socket, answers_);
     }
 
   private:
@@ -140,9 +146,11 @@ class floor_network {
         element(unpublish_, NFT_MSG_DELSETELEM, 0);
     }
 
-    /// Chooses the next port's name, which must not be that of one that is still on its way out.
-    void next_port() {
-        const std::string name = "floor" + std::to_string(++ports_);
+    /// Chooses the next port's name, which must not be that of one that is still on its way out, and
+    /// the network namespace that it leads to: the caller's of add_link() is that of process 1.
+    void next_port(std::optional<std::uint32_t> netns_fd = {}) {
+        ++ports_;
+        const std::string name = port_name();
         // One queue: the default is one for each possible processor, and each costs.
         constexpr std::uint32_t queues = 1;
         link_ = {};
@@ -159,7 +167,7 @@ class floor_network {
             .add(IFLA_IFNAME, "eth0")
             .add(IFLA_NUM_TX_QUEUES, queues)
             .add(IFLA_NUM_RX_QUEUES, queues)
-            .add(IFLA_NET_NS_PID, std::uint32_t{1})
+            .add(netns_fd ? IFLA_NET_NS_FD : IFLA_NET_NS_PID, netns_fd.value_or(1))
             .close()
             .close()
             .close();
@@ -175,6 +183,8 @@ class floor_network {
         ::close(socket);
         return result;
     }
+    /// The name of the port's end in the host's namespace.
+    std::string port_name() const { return "floor" + std::to_string(ports_); }
     long publish() const noexcept { return publish_.exchange(filter_.get()); }
     /// Takes the element out. The link goes with the network namespace of the dead process, in the
     /// kernel's time: to ask for its removal takes 14 ms and more, for rtnetlink answers such a

@@ -173,6 +173,7 @@
 #include <kumiki/network/end_flows.hpp>
 #include <kumiki/network/endpoint.hpp>
 #include <kumiki/network/endpoint_change.hpp>
+#include <kumiki/network/endpoint_parts.hpp>
 #include <kumiki/network/endpoint_remover.hpp>
 #include <kumiki/network/existing_bridge.hpp>
 #include <kumiki/network/explain.hpp>

@@ -245,6 +245,25 @@ TEST_CASE("Disconnecting leaves neither interface, and frees address and port at
     CHECK(!find_link(socket, "eth0"));
 }
 
+TEST_CASE("Disconnecting ends the flows to the container, at once or soon") {
+    NEEDS_NETNS;
+    test_host host;
+    const private_netns inside;
+    auto netfilter = netlink_socket::open_in(host.ns.fd(), NETLINK_NETFILTER);
+    const bool soon = GENERATE(false, true);
+    auto link = host.connect(inside, "box", {.publish = {udp(8080, 80)}});
+    const auto server = kumiki_test::serve(inside, SOCK_DGRAM, link.addresses().front(), 80);
+    REQUIRE(kumiki_test::reaches(host.ns, SOCK_DGRAM, "127.0.0.1"_ip, 8080, server));
+    REQUIRE(list_flows(netfilter, {.reply_source = link.addresses().front()}).size() == 1);
+    if (soon) {
+        link.disconnect_soon();
+        host.net->attach().network->remover->drain();
+    } else {
+        link.disconnect();
+    }
+    CHECK(list_flows(netfilter, {}).empty());
+}
+
 TEST_CASE("A container whose namespace went first is disconnected without complaint") {
     NEEDS_NETNS;
     struct counting : observer {

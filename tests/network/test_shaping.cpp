@@ -117,7 +117,7 @@ TEST_CASE("A rate limit holds each way, as tc shows and as the time says") {
     CHECK(says(port, "qdisc tbf 20: root"));
     CHECK(says(port, "rate 16Mbit burst "));
     CHECK(says(port, "qdisc ingress ffff: parent ffff:fff1"));
-    const auto ifb = witness(host.ns, "tc qdisc show dev " + "kx" + link.host_link().substr(2));
+    const auto ifb = witness(host.ns, "tc qdisc show dev kx" + link.host_link().substr(2));
     INFO(ifb);
     CHECK(says(ifb, "rate 32Mbit burst "));
     constexpr std::size_t size = 2'000'000;  // a second, and half of one
@@ -128,7 +128,7 @@ TEST_CASE("A rate limit holds each way, as tc shows and as the time says") {
     CHECK(to < 5s);
     CHECK(from > 400ms);
     CHECK(from < 4s);
-    const auto counted = witness(host.ns, "tc -s qdisc show dev " + "kx" + link.host_link().substr(2));
+    const auto counted = witness(host.ns, "tc -s qdisc show dev kx" + link.host_link().substr(2));
     INFO(counted);
     CHECK(!says(counted, "Sent 0 bytes"));
 }
@@ -172,7 +172,8 @@ TEST_CASE("Packets are late and lost as they should be, each way [vm]", "[vm]") 
     {
         const auto link = host.connect(late);
         CHECK(says(witness(host.ns, "tc qdisc show dev " + link.host_link()), "delay 80ms"));
-        CHECK(says(witness(host.ns, "tc qdisc show dev " + "kx" + link.host_link().substr(2)), "delay 40ms"));
+        CHECK(says(witness(host.ns, "tc qdisc show dev kx" + link.host_link().substr(2)),
+                   "delay 40ms"));
         const auto server = kumiki_test::serve(host.inside, SOCK_STREAM, "10.88.0.2"_ip, 80);
         (void)kumiki_test::reaches(host.ns, SOCK_STREAM, "10.88.0.2"_ip, 80, server, 5000);  // ARP
         const auto begin = std::chrono::steady_clock::now();

@@ -3,7 +3,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstddef>
+#include <future>
 #include <memory>
 #include <stdexcept>
 #include <thread>
@@ -24,6 +27,25 @@ TEST_CASE("a call on its own thread gives back its value or its exception") {
     CHECK_THROWS_AS(sys::on_own_thread([] { throw std::out_of_range("x"); }), std::out_of_range);
     CHECK_THROWS_AS(sys::on_own_thread([]() -> int { throw std::out_of_range("x"); }),
                     std::out_of_range);
+}
+
+TEST_CASE("a call that was begun goes on beside its maker, and is waited for") {
+    std::promise<int> given;
+    {
+        sys::own_thread call([&] { return given.get_future().get() + 1; });
+        given.set_value(6);  // on_own_thread() would not come here
+        CHECK(call.get() == 7);
+    }
+    std::atomic<bool> ended{false};
+    {
+        const sys::own_thread call([&] {
+            std::this_thread::sleep_for(std::chrono::milliseconds(20));
+            ended = true;
+        });
+    }
+    CHECK(ended);
+    sys::own_thread failing([] { throw std::out_of_range("x"); });
+    CHECK_THROWS_AS(failing.get(), std::out_of_range);
 }
 
 TEST_CASE("the thread takes no signals, and the caller's mask is as before") {

@@ -11,15 +11,13 @@
 // Kernel: as bridge_network.hpp. Left out: changing the addresses while connected.
 #pragma once
 
+#include <sched.h>
 #include <sys/random.h>
 
-#include <algorithm>
-#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -27,20 +25,20 @@
 #include <kumiki/core/ip.hpp>
 #include <kumiki/core/observer.hpp>
 #include <kumiki/core/scope_exit.hpp>
-#include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/link.hpp>
-#include <kumiki/netlink/route.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/bridge_network.hpp>
 #include <kumiki/network/endpoint_change.hpp>
+#include <kumiki/network/endpoint_parts.hpp>
 #include <kumiki/network/firewall.hpp>
-#include <kumiki/network/interface_settings.hpp>
 #include <kumiki/network/leases.hpp>
-#include <kumiki/network/moved_link.hpp>
 #include <kumiki/network/names.hpp>
 #include <kumiki/network/port_reservation.hpp>
+#include <kumiki/network/publish.hpp>
 #include <kumiki/network/shaping.hpp>
+#include <kumiki/sys/check.hpp>
 #include <kumiki/sys/netns.hpp>
+#include <kumiki/sys/own_thread.hpp>
 
 namespace kumiki::inline v0 {
 
@@ -52,48 +50,6 @@ inline void bring_loopback_up(int netns_fd) {
     set_link(batch, "lo", {.up = true});
     socket.transact(batch);
 }
-
-namespace detail {
-
-/// The host's link to a container: the bridge's index and the lease's number, nobody else's name while
-/// both are held. An 'x' is between the two numbers and no digit, and in base 35 they are short
-/// enough for any index and any IPv4 network.
-inline std::string port_name(int bridge, std::uint64_t lease) {
-    const auto text = [](std::uint64_t number) {
-        constexpr std::string_view figures = "0123456789abcdefghijklmnopqrstuvwyz";
-        std::string digits;
-        for (; number != 0 || digits.empty(); number /= figures.size())
-            digits.insert(0, 1, figures[number % figures.size()]);
-        return digits;
-    };
-    return "km" + text(static_cast<std::uint64_t>(bridge)) + "x" + text(lease);
-}
-
-/// What an endpoint holds beside the kernel objects that it makes.
-struct endpoint_parts {
-    network_attachment attachment;
-    std::string container;
-    address_lease lease4;
-    std::optional<address_lease> lease6 = {};
-    port_reservation ports = {};
-    firewall_rules rules = {};
-    std::vector<moved_link> devices = {};  // away from home
-
-    std::string link_name() const {
-        return port_name(attachment.network->bridge.index, lease4.offset());
-    }
-    // The helper that shapes what comes from the container; empty without one.
-    std::string shaper_name() const {
-        return attachment.options.shape.from_container.is_none() ? ""
-                                                                 : "kx" + link_name().substr(2);
-    }
-    std::string alias() const { return attachment.network->alias() + ":" + container; }
-    mac_address mac() const {
-        return attachment.options.mac.value_or(mac_address::from(lease4.address()));
-    }
-};
-
-}  // namespace detail
 
 /// A connected container. Destroying it disconnects.
 class endpoint {
@@ -120,11 +76,17 @@ class endpoint {
         const auto parts = std::move(parts_);
         detail::network_state& network = *parts->attachment.network;
         parts->devices.clear();
-        const std::lock_guard guard(network.mutex);
         const scope_exit rules([&]() noexcept {
-            detail::release_quietly([&] { network.wall->take_back(parts->rules); });
+            detail::release_quietly([&] {
+                const std::lock_guard guard(network.mutex);
+                network.wall->disconnect(parts->rules);
+            });
         });
-        delete_pair(network, *parts);
+        // The kernel answers 10 to 20 ms after it has let go of its own lock: nobody else is to wait for
+        // that, so the network's socket is taken only where there is no other.
+        if (auto own = detail::open_beside(network.route)) return detail::delete_pair(*own, *parts);
+        const std::lock_guard guard(network.mutex);
+        detail::delete_pair(network.route, *parts);
     }
 
     /// As disconnect(), for a container whose processes have ended: returns once nothing leads into
@@ -184,107 +146,26 @@ class endpoint {
     friend class endpoint_reservation;
     endpoint(std::unique_ptr<detail::endpoint_parts> parts, int netns_fd) {
         detail::network_state& network = *parts->attachment.network;
+        // The thread that enters the namespace is as long on its way as the kernel is about the rules.
+        sys::own_thread entering([netns_fd] {
+            sys::check(::setns(netns_fd, CLONE_NEWNET), "enter network namespace");
+            return netlink_socket::open(NETLINK_ROUTE);
+        });
         const std::lock_guard guard(network.mutex);
         network.wall->connect(parts->rules, network.lease_holders());
         scope_fail undo_rules([&]() noexcept {
             detail::release_quietly([&] { network.wall->take_back(parts->rules); });
         });
-        const link_info port = make_pair(network, *parts, netns_fd);
-        const scope_fail undo_pair(
-            [&]() noexcept { detail::release_quietly([&] { delete_pair(network, *parts); }); });
+        const link_info port = detail::make_pair(network, *parts, netns_fd);
+        const scope_fail undo_pair([&]() noexcept {
+            detail::release_quietly([&] { detail::delete_pair(network.route, *parts); });
+        });
         if (const shaping& shape = parts->attachment.options.shape; !shape.is_none())
             detail::shape_port(network.route, port, shape, parts->shaper_name(), parts->alias());
-        set_up_inside(network, *parts, netns_fd, port.peer);
+        detail::set_up_inside(network, *parts, netns_fd, entering.get(), port.peer);
         scope_fail undo_devices([&]() noexcept { parts->devices.clear(); });
-        move_devices(network, *parts, netns_fd);
+        detail::move_devices(network, *parts, netns_fd);
         parts_ = std::move(parts);
-    }
-
-    // Returns the host's end, which knows the index that the other has in its namespace.
-    static link_info make_pair(detail::network_state& network, const detail::endpoint_parts& parts,
-                               int netns_fd) {
-        const std::string& name = parts.rules.port;
-        netlink_batch batch;
-        create_veth(batch, {.name = name,
-                            .peer_name = parts.attachment.options.interface,
-                            .peer_netns = netns_fd,
-                            .peer_mac = parts.mac(),
-                            .mtu = network.bridge.mtu,
-                            .master = network.bridge.index});
-        get_link(batch, name);  // now: after `up` the kernel would wait for the carrier first
-        set_link(batch, name,
-                 {.alias = parts.alias(), .no_link_local = network.has_ipv6, .hairpin = true});
-        set_link(batch, name, {.up = true});
-        link_info made;
-        const auto failures = network.route.submit(
-            batch, [&](std::size_t, const netlink_message& m) { made = parse_link(m); });
-        if (failures.empty()) return made;
-        // The first request made the pair, or nothing did (then the name may be another's).
-        if (failures.front().index != 0)
-            detail::release_quietly([&] { delete_pair(network, parts); });
-        throw to_error(batch, failures.front());
-    }
-    static void delete_pair(detail::network_state& network, const detail::endpoint_parts& parts) {
-        netlink_batch batch;
-        delete_link(batch, parts.rules.port);
-        if (const auto shaper = parts.shaper_name(); !shaper.empty()) delete_link(batch, shaper);
-        for (const netlink_failure& failure : network.route.submit(batch))
-            if (failure.code != ENODEV) throw to_error(batch, failure);
-    }
-    static void move_devices(const detail::network_state& network, detail::endpoint_parts& parts,
-                             int netns_fd) {
-        if (parts.attachment.options.devices.empty()) return;
-        const unique_fd home = sys::network_namespace_of(network.route.fd());
-        for (const moved_device& each : parts.attachment.options.devices)
-            parts.devices.push_back(
-                moved_link::move_from(netlink_socket::open_in(home.get(), NETLINK_ROUTE), netns_fd,
-                                      each.link, each.inside));
-    }
-    // What is set of the container's interface, but for what the user has set.
-    static std::vector<std::pair<ipv4_setting, std::uint32_t>> unless_wanted(
-        const attach_options& wanted) {
-        std::vector<std::pair<ipv4_setting, std::uint32_t>> all;
-        for (const auto& [key, setting] :
-             {std::pair("forwarding", ipv4_setting::forwarding),
-              std::pair("accept_redirects", ipv4_setting::accept_redirects)})
-            if (std::none_of(wanted.settings.begin(), wanted.settings.end(),
-                             [name = key](const interface_setting& each) {
-                                 return each.family == ip_family::v4 && each.key == name;
-                             }))
-                all.emplace_back(setting, 0);
-        return all;
-    }
-    static void set_up_inside(const detail::network_state& network,
-                              const detail::endpoint_parts& parts, int netns_fd, int link) {
-        const attach_options& wanted = parts.attachment.options;
-        write_settings(netns_fd, wanted.interface, wanted.settings);
-        if (wanted.checksum == checksums::computed)
-            set_checksums(netns_fd, wanted.interface, wanted.checksum);
-        netlink_batch batch;
-        set_link(batch, "lo", {.up = true});
-        // What a new namespace's settings begin with depends on the host's
-        // (net.core.devconf_inherit_init_net): what matters is set.
-        set_link(batch, link, {.no_link_local = network.has_ipv6, .ipv4 = unless_wanted(wanted)});
-        const auto give = [&](const address_lease& lease) {
-            add_address(batch, link, lease.with_prefix(), prefix_route::no);
-        };
-        give(parts.lease4);
-        if (parts.lease6) {
-            give(*parts.lease6);
-            add_address(batch, link, parts.mac().link_local());
-        }
-        set_link(batch, link, {.up = true});
-        // The gateway is all that is on the link: siblings are reached through it, so that the
-        // host's rules hold between them.
-        const auto way_out = [&](const ip_address& gateway) {
-            add_route(batch, {.destination = {.address = gateway,
-                                              .prefix = static_cast<std::uint8_t>(gateway.bits())},
-                              .link = link});
-            add_route(batch, default_route(gateway, link));
-        };
-        way_out(network.pool4->gateway());
-        if (parts.lease6) way_out(network.pool6->gateway());
-        netlink_socket::open_in(netns_fd, NETLINK_ROUTE).transact(batch);
     }
 
     std::unique_ptr<detail::endpoint_parts> parts_;

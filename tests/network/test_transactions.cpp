@@ -1,0 +1,154 @@
+// strace(1) as the witness of how often the kernel is asked: an endpoint takes three sendto(2), one of them
+// the transaction of all its rules, however many ports it publishes.
+//
+// The test runs its own program a second time under strace, with the hidden test at the end of this file.
+// What it is about is between two calls to sendto(2) that can only fail.
+#include <poll.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <kumiki/network/endpoint.hpp>
+#include <kumiki/sys/pidfd.hpp>
+
+#include "support/catch.hpp"
+#include "support/netns.hpp"
+#include "support/scratch.hpp"
+
+using namespace kumiki;
+using namespace kumiki::literals;
+using kumiki_test::private_netns;
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* ports_variable = "KUMIKI_TEST_TRACED_PORTS";
+
+/// Runs `arguments` to its end, for a minute at most; its output goes to `output`.
+int run_program(std::vector<std::string> arguments, const std::string& output) {
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    posix_spawn_file_actions_t actions;
+    ::posix_spawn_file_actions_init(&actions);
+    ::posix_spawn_file_actions_addopen(&actions, 1, output.c_str(), O_WRONLY | O_CREAT | O_TRUNC,
+                                       0644);
+    ::posix_spawn_file_actions_adddup2(&actions, 1, 2);
+    pid_t pid = 0;
+    const int failed = ::posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ);
+    ::posix_spawn_file_actions_destroy(&actions);
+    if (failed != 0) return 127;
+    const unique_fd pidfd = sys::open_pidfd(pid);
+    pollfd ended{.fd = pidfd.get(), .events = POLLIN, .revents = 0};
+    if (::poll(&ended, 1, 60000) != 1) sys::send_signal(pidfd.get(), SIGKILL);
+    return sys::wait_blocking(pidfd.get()).shell_status();
+}
+
+void mark(const char* text) { (void)::sendto(-1, text, 5, 0, nullptr, 0); }
+
+struct traced_call {
+    std::string line;
+    long result = 0;
+};
+
+/// The calls between the two marks, of all threads.
+std::vector<traced_call> calls_between_marks(const std::string& file) {
+    std::vector<traced_call> calls;
+    std::ifstream in(file);
+    bool inside = false;
+    std::map<std::string, std::string> unfinished;  // by the thread's number, the line's first word
+    for (std::string line; std::getline(in, line);) {
+        const std::string thread = line.substr(0, line.find(' '));
+        if (const auto cut = line.find(" <unfinished ...>"); cut != std::string::npos) {
+            unfinished[thread] = line.substr(0, cut);
+            continue;
+        }
+        if (const auto rest = line.find(" resumed>"); rest != std::string::npos)
+            line = unfinished[thread] + line.substr(rest + 9);
+        if (line.find("\"endit\"") != std::string::npos) return calls;
+        if (inside) {
+            const auto equals = line.rfind(" = ");
+            if (equals != std::string::npos)
+                calls.push_back({line, std::strtol(line.c_str() + equals + 3, nullptr, 10)});
+        }
+        inside = inside || line.find("\"begin\"") != std::string::npos;
+    }
+    FAIL("the marks are not in the trace");
+    return calls;
+}
+
+}  // namespace
+
+TEST_CASE("206 ports are published by one transaction, as one port is") {
+    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    const kumiki_test::scratch place;
+    if (run_program({"strace", "-o", "/dev/null", "true"}, place.path() + "/probe") != 0)
+        KUMIKI_SKIP("strace is not installed, or may not trace here");
+    const int ports = GENERATE(1, 206);
+    CAPTURE(ports);
+    const std::string trace = place.path() + "/trace";
+    const int status =
+        run_program({"env", ports_variable + ("=" + std::to_string(ports)),
+                     "ASAN_OPTIONS=detect_leaks=0",  // its tracer would meet strace
+                     "strace", "-f", "-s", "16", "-e", "trace=sendto,sendmsg,sendmmsg,write", "-o",
+                     trace, fs::read_symlink("/proc/self/exe").string(), "[traced-ports]"},
+                    place.path() + "/output");
+    std::ifstream output(place.path() + "/output");
+    INFO(std::string(std::istreambuf_iterator<char>(output), {}));
+    REQUIRE(status == 0);
+    const auto calls = calls_between_marks(trace);
+    // A batch of nftables begins with a message that has no more than its heads.
+    std::vector<traced_call> transactions;
+    std::copy_if(
+        calls.begin(), calls.end(), std::back_inserter(transactions), [](const traced_call& call) {
+            return call.line.find("[[{nlmsg_len=20, nlmsg_type=0x10 ") != std::string::npos;
+        });
+    REQUIRE(transactions.size() == 1);
+    CHECK(transactions.front().result > ports * 2 * 40);  // the elements were in it
+    CHECK(calls.size() == 3);
+}
+
+TEST_CASE("publishes ports for the witness", "[.][traced-ports]") {
+    const char* const wanted = std::getenv(ports_variable);
+    REQUIRE(wanted != nullptr);
+    const auto count = static_cast<std::uint16_t>(std::atoi(wanted));
+    const kumiki_test::scratch place;
+    const private_netns host;
+    const private_netns inside;
+    const auto net = host.run([&] {
+        return bridge_network::open({.name = "web",
+                                     .subnet = "10.88.0.0/24"_cidr,
+                                     .subnet6 = "fd00:88::/64"_cidr,
+                                     .state_directory = place.path()});
+    });
+    const published_port ports{.host = {20000, static_cast<std::uint16_t>(19999 + count)},
+                               .container = {80, static_cast<std::uint16_t>(79 + count)}};
+    auto held = host.run([&] { return reserve(net.attach({.publish = {ports}}), "box"); });
+    mark("begin");
+    const endpoint link = std::move(held).connect(inside.fd());
+    mark("endit");
+    // All of them are there.
+    const std::string listed = host.run([] {
+        std::string text;
+        FILE* pipe = ::popen("nft -nn list map inet kumiki-web publish4-any", "r");
+        char part[4096];
+        while (const std::size_t size = std::fread(part, 1, sizeof part, pipe))
+            text.append(part, size);
+        ::pclose(pipe);
+        return text;
+    });
+    std::size_t found = 0;
+    for (auto at = listed.find(": 10.88.0.2 . "); at != std::string::npos;
+         at = listed.find(": 10.88.0.2 . ", at + 1))
+        ++found;
+    CHECK(found == count);
+}
