@@ -178,7 +178,9 @@
 #include <kumiki/network/existing_bridge.hpp>
 #include <kumiki/network/explain.hpp>
 #include <kumiki/network/firewall.hpp>
+#include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/flow_rules.hpp>
+#include <kumiki/network/forbidden_flows.hpp>
 #include <kumiki/network/forwarding.hpp>
 #include <kumiki/network/host_firewall.hpp>
 #include <kumiki/network/host_resolver.hpp>
@@ -191,6 +193,7 @@
 #include <kumiki/network/name_answers.hpp>
 #include <kumiki/network/name_table.hpp>
 #include <kumiki/network/names.hpp>
+#include <kumiki/network/network_bridge.hpp>
 #include <kumiki/network/network_remains.hpp>
 #include <kumiki/network/network_state.hpp>
 #include <kumiki/network/packet.hpp>
@@ -202,11 +205,13 @@
 #include <kumiki/network/port_reservation.hpp>
 #include <kumiki/network/publish.hpp>
 #include <kumiki/network/rate.hpp>
+#include <kumiki/network/rate_rules.hpp>
 #include <kumiki/network/reconcile.hpp>
 #include <kumiki/network/resolver.hpp>
 #include <kumiki/network/resolver_socket.hpp>
 #include <kumiki/network/rule_counts.hpp>
 #include <kumiki/network/rule_keeper.hpp>
+#include <kumiki/network/rules_in_force.hpp>
 #include <kumiki/network/ruleset.hpp>
 #include <kumiki/network/shaping.hpp>
 #include <kumiki/network/shared_place.hpp>

@@ -16,7 +16,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -25,90 +24,18 @@
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/mac.hpp>
 #include <kumiki/netlink/nft_action.hpp>
-#include <kumiki/netlink/nft_match.hpp>
 #include <kumiki/netlink/nft_read.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/denial_rules.hpp>
+#include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/policy_chain.hpp>
-#include <kumiki/network/policy_peers.hpp>
 #include <kumiki/network/publish.hpp>
+#include <kumiki/network/rate_rules.hpp>
 #include <kumiki/network/ruleset.hpp>
 
-namespace kumiki::inline v0 {
-
-/// What a firewall enforces for one container.
-struct firewall_rules {
-    std::string container{};  ///< its name in the network; as for firewall_options::network
-    std::string port{};  ///< the bridge's port to it; need not exist yet
-    std::vector<ip_address> addresses{};  ///< its own: one of a family at most
-    std::vector<published_port> publish{};  ///< with picked ports filled in (port_reservation)
-    policy ingress = allow_all();  ///< who may use the published ports
-    policy egress = allow_all();  ///< what it may open; denied is also a ping to the host
-    policy direct = deny_all();  ///< who of the network may reach it by its own address
-    std::vector<std::string> labels{};  ///< that rules of others may name
-    std::vector<std::string> aliases{};  ///< further names in a network with a resolver
-    std::uint32_t birth = 0;  ///< a number of this connection: names of others do not count as its
-    std::optional<mac_address>
-        mac{};  ///< its interface's; none: the one made from its first address
-    bool ending = false;  ///< nothing leads to it any more, and nobody finds it by its names
-};
-
-/// Errors: invalid_input that names what cannot be.
-inline void require_valid(const firewall_rules& rules, const firewall_options& options) {
-    detail::require_rule_name("container name", rules.container);
-    for (const std::string& each : rules.labels) detail::require_rule_name("label", each);
-    (void)nft::value::name(rules.port);
-    if (rules.addresses.empty())
-        throw invalid_input("container", rules.container, "It has no address.");
-    for (std::size_t i = 0; i < rules.addresses.size(); ++i) {
-        const ip_address& address = rules.addresses[i];
-        bool inside = false;
-        for (const cidr& subnet : options.subnets) inside = inside || subnet.contains(address);
-        if (!inside)
-            throw invalid_input("container's address", to_string(address),
-                                "It is in none of the subnets of network " + options.network + ".");
-        for (std::size_t j = 0; j < i; ++j)
-            if (rules.addresses[j].family() == address.family())
-                throw invalid_input("container's address", to_string(address),
-                                    "It has another one of the same family.");
-    }
-    for (const std::string& alias : rules.aliases) detail::require_rule_name("alias", alias);
-    for (const published_port& port : rules.publish) {
-        require_valid(port);
-        bool covered = false;
-        for (const ip_address& address : rules.addresses)
-            covered = covered || port.covers(address.family());
-        if (port.picks_port() || !covered)
-            throw invalid_input("published port", to_string(port),
-                                port.picks_port() ? "Its host port is not reserved yet."
-                                                  : "The container has no address of its family.");
-    }
-}
-
-namespace detail {
-
-inline mac_address mac_of(const firewall_rules& rules) {
-    return rules.mac.value_or(mac_address::from(rules.addresses.front()));
-}
-/// The lowest bit of a birth: the container may have names asked for outside of the network.
-inline constexpr std::uint32_t names_go_out = 1;
-
-/// What memberships calls a container: by its name, and by each of its labels.
-inline std::vector<std::string> member_keys(const firewall_rules& rules) {
-    std::vector<std::string> keys{memberships::key(container_name{rules.container})};
-    for (const std::string& each : rules.labels) {
-        std::string key = memberships::key(label{each});
-        if (std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(std::move(key));
-    }
-    return keys;
-}
-
-inline void add_members(memberships& into, const firewall_rules& rules) {
-    for (const std::string& key : member_keys(rules))
-        for (const ip_address& address : rules.addresses) into.add(member_number(key), address);
-}
+namespace kumiki::inline v0::detail {
 
 /// One container's part of the rules. `options` and `rules` must outlive it.
 class container_rules {
@@ -151,7 +78,13 @@ class container_rules {
         if (!rules_.ingress.rules().empty()) in.put_ingress(change, rules_.ingress);
         const policy_chain direct(tables_.inet, direct_chain());
         if (!rules_.direct.rules().empty()) direct.put_ingress(change, rules_.direct);
-        put_rates(change);
+        if (has_rates(rules_.egress) || has_rates(rules_.ingress) || has_rates(rules_.direct))
+            put_shared_rates(change, tables_, bridge_);
+        if (has_rates(rules_.egress))
+            policy_chain(tables_.inet, egress_rates()).put_egress_rates(change, rules_.egress);
+        if (has_rates(rules_.ingress) || has_rates(rules_.direct))
+            policy_chain(tables_.inet, ingress_rates())
+                .put_ingress_rates(change, rules_.ingress, rules_.direct);
         for (const part& each : parts_) change.add_elements(each.table, each.set, each.elements);
     }
     /// First the elements, which lead into the chains.
@@ -238,38 +171,6 @@ class container_rules {
     std::string direct_chain() const { return "direct-" + rules_.container; }
     std::string egress_rates() const { return "rateout-" + rules_.container; }
     std::string ingress_rates() const { return "ratein-" + rules_.container; }
-    static bool has_rates(const policy& rules) {
-        return std::any_of(rules.rules().begin(), rules.rules().end(),
-                           [](const policy_rule& each) { return each.options.packets; });
-    }
-    // Packets of flows that have an answer do not come to the policies. So that nobody pays for rates
-    // but where somebody has some, their chain is no part of the base rules.
-    void put_rates(nft::batch& change) const {
-        const bool out = has_rates(rules_.egress);
-        const bool in = has_rates(rules_.ingress) || has_rates(rules_.direct);
-        if (!out && !in) return;
-        using namespace nft;
-        change.add_chain(tables_.inet, rates_chain, hook{"filter", hook_point::forward, -1});
-        change.flush_chain(tables_.inet, rates_chain);
-        const auto begun_by_sender =
-            std::tuple(load_ct{.key = NFT_CT_DIRECTION}, compare{NFT_CMP_EQ, value::byte(0)});
-        for (const ip_family family : both_families) {
-            const nft::set from = ruleset::rates_out(family);
-            const nft::set into = ruleset::rates_in(family);
-            change.add_set(tables_.inet, from);
-            change.add_set(tables_.inet, into);
-            change.add_rule(tables_.inet, rates_chain, "", input_is(bridge_), begun_by_sender,
-                            family_is(family), load_address(family, side::source),
-                            decide_by(from.name));
-            change.add_rule(tables_.inet, rates_chain, "", output_is(bridge_), begun_by_sender,
-                            family_is(family), load_address(family, side::destination),
-                            decide_by(into.name));
-        }
-        if (out) policy_chain(tables_.inet, egress_rates()).put_egress_rates(change, rules_.egress);
-        if (in)
-            policy_chain(tables_.inet, ingress_rates())
-                .put_ingress_rates(change, rules_.ingress, rules_.direct);
-    }
     std::vector<std::string> chains() const {
         std::vector<std::string> all;
         if (!rules_.egress.rules().empty()) all.push_back(egress_chain());
@@ -342,5 +243,4 @@ class container_rules {
     std::vector<part> parts_;
 };
 
-}  // namespace detail
-}  // namespace kumiki::inline v0
+}  // namespace kumiki::inline v0::detail

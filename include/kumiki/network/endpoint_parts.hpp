@@ -23,7 +23,7 @@
 #include <kumiki/netlink/route.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/bridge_network.hpp>
-#include <kumiki/network/container_rules.hpp>
+#include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/interface_settings.hpp>
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/moved_link.hpp>

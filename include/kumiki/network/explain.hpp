@@ -18,7 +18,7 @@
 #include <vector>
 
 #include <kumiki/core/ip.hpp>
-#include <kumiki/network/container_rules.hpp>
+#include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/host_view.hpp>
 #include <kumiki/network/packet.hpp>
 #include <kumiki/network/policy.hpp>

@@ -11,7 +11,7 @@
 
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/conntrack.hpp>
-#include <kumiki/network/container_rules.hpp>
+#include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/host_view.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/publish.hpp>

@@ -26,7 +26,7 @@
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/socket.hpp>
-#include <kumiki/network/container_rules.hpp>
+#include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/ruleset.hpp>
 
 namespace kumiki::inline v0 {

@@ -38,6 +38,7 @@
 #include <kumiki/network/host_view.hpp>
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/loopback_route.hpp>
+#include <kumiki/network/network_bridge.hpp>
 #include <kumiki/network/network_remains.hpp>
 #include <kumiki/network/port_lock.hpp>
 #include <kumiki/network/shared_place.hpp>
@@ -61,7 +62,7 @@ class network_state {
             own_.emplace(host_.path() + "/" + options.name,
                          [this](int own, bool alone) { open(own, alone); });
             std::optional<shared_bridge> shared;
-            if (!is_own_bridge()) shared = {.name = bridge_name(), .subnets = subnets()};
+            if (!is_own_bridge()) shared = {.name = bridge_name(), .subnets = subnets_of(options)};
             enable_forwarding(directory, netns_.get(), options.uplinks,
                               options.subnet6 ? ip_family::v6 : ip_family::v4, shared);
         });
@@ -135,25 +136,28 @@ class network_state {
         const auto firewall_for = [this] {
             return firewall::open({.network = options.name,
                                    .bridge = bridge_name(),
-                                   .subnets = subnets(),
+                                   .subnets = subnets_of(options),
                                    .use = is_own_bridge() ? bridge_use::own : bridge_use::shared,
                                    .lifetime = options.rules,
                                    .names = options.names});
         };
         if (alone) {
-            if (is_own_bridge()) require_name_free();
+            if (is_own_bridge()) require_free_name(route, bridge_name(), alias());
             delete_links();
             return_bridge(directory, netns_.get(), route);
             if (!is_own_bridge()) {
                 require_free_bridge(host_.path(), options.name, bridge_name());
                 bridge = require_bridge(route, bridge_name());
             }
-            choose_subnets();
-            for (const cidr& subnet : subnets()) require_no_overlap(subnet);
+            choose_subnets(options, route, bridge.index);
+            for (const cidr& subnet : subnets_of(options))
+                require_no_overlap(route, subnet, bridge.index);
             auto netfilter = open_netfilter();
             delete_network_tables(netfilter, options.name);
-            if (is_own_bridge()) make_bridge();
-            if (!is_own_bridge()) adopt_bridge(directory, netns_.get(), route, bridge, gateways());
+            if (is_own_bridge())
+                make_bridge(route, netns_.get(), options, bridge_name(), alias());
+            else
+                adopt_bridge(directory, netns_.get(), route, bridge, gateways_of(options));
             sys::open_at(directory, "settings", O_WRONLY | O_CREAT | O_TRUNC, 0600);
             sys::write_file_at(directory, "settings", describe());
         }
@@ -170,7 +174,7 @@ class network_state {
         if (options.subnet6) pool6.emplace(*options.subnet6, directory, "leases6");
         remover.emplace(netlink_socket::open(NETLINK_ROUTE),
                         netlink_socket::open(NETLINK_NETFILTER), *wall, mutex);
-        if (alone) tell_obstacles();
+        if (alone) tell_obstacles(netns_.get(), options.name, bridge_name());
         undo.dismiss();
     }
     std::string describe() const {
@@ -189,118 +193,7 @@ class network_state {
         if (!options.subnet6 || !is_chosen(*options.subnet6)) return;
         if (const auto six = next()) options.subnet6 = *six;
     }
-    // Others are on it already.
-    bool has_ports() {
-        const auto links = list_links(route);
-        return std::any_of(links.begin(), links.end(),
-                           [&](const link_info& each) { return each.master == bridge.index; });
-    }
-    // What was left to be chosen. A bridge without ports gives the network that it has.
-    void choose_subnets() {
-        if (is_chosen(options.subnet) && !is_own_bridge() && !has_ports())
-            for (const address_info& each : list_addresses(route, bridge.index))
-                if (each.address.address.is_v4() && each.address.prefix <= 30 &&
-                    each.address.address == each.address.network().plus(1))
-                    options.subnet = {.address = each.address.network(),
-                                      .prefix = each.address.prefix};
-        if (is_chosen(options.subnet))
-            options.subnet =
-                choose_subnet(route, options.pools.empty() ? default_subnet_pools() : options.pools,
-                              chosen_prefix);
-        if (options.subnet6 && is_chosen(*options.subnet6)) options.subnet6 = choose_subnet6(route);
-    }
-    std::vector<cidr> subnets() const {
-        std::vector<cidr> all{options.subnet};
-        if (options.subnet6) all.push_back(*options.subnet6);
-        return all;
-    }
-    std::vector<cidr> gateways() const {
-        std::vector<cidr> all = subnets();
-        for (cidr& each : all) each.address = each.network().plus(1);
-        return all;
-    }
-    void require_name_free() {
-        const auto link = find_link(route, bridge_name());
-        if (link && link->alias != alias())
-            throw error(EEXIST, {.operation = "create bridge",
-                                 .object = bridge_name(),
-                                 .remedy = "An interface of this name is there, not kumiki's."});
-    }
     void delete_links() { delete_network_links(route, options.name); }
-    void require_no_overlap(const cidr& subnet) {
-        for (const route_info& taken : list_routes(route))
-            if (!taken.is_default() && taken.destination.overlaps(subnet) &&
-                (is_own_bridge() || taken.link != bridge.index || has_ports()))
-                throw invalid_input("subnet", to_string(subnet),
-                                    "It overlaps the host's route " + to_string(taken) +
-                                        link_text(taken.link) + ".");
-    }
-    std::string link_text(int index) {
-        const auto link = find_link(route, index);
-        return link ? " on " + link->name : "";
-    }
-    std::uint32_t uplink_mtu() {
-        for (const route_info& way : list_routes(route))
-            if (way.is_default() && way.link != 0)
-                if (const auto link = find_link(route, way.link)) return link->mtu;
-        return 1500;
-    }
-    void make_bridge() {
-        const ip_address gateway4 = options.subnet.network().plus(1);
-        const mac_address mac = mac_address::from(gateway4, 1);
-        netlink_batch make;
-        create_bridge(
-            make,
-            {.name = bridge_name(), .mac = mac, .mtu = options.mtu ? *options.mtu : uplink_mtu()});
-        // In the same system call: killed behind it, this process leaves a bridge that is known.
-        set_link(make, bridge_name(), {.alias = alias()});
-        get_link(make, bridge_name());
-        link_info made;
-        route.transact(make, [&](std::size_t, const netlink_message& m) { made = parse_link(m); });
-        if (options.subnet6 && !made.has_ipv6)
-            throw unsupported(EAFNOSUPPORT, {.operation = "open network",
-                                             .object = options.name,
-                                             .remedy = "IPv6 is off in this kernel: leave out the "
-                                                       "network's subnet6."});
-        if (made.has_ipv6)
-            sys::in_network_namespace(netns_.get(), [&] {
-                // Containers must not become the host's routers (CVE-2020-10749).
-                for (const char* key : {"/accept_ra", "/accept_redirects"})
-                    write_net_setting("ipv6/conf/" + made.name + key, "0");
-            });
-        netlink_batch setup;
-        set_link(setup, made.index,
-                 {.no_link_local = made.has_ipv6,
-                  .ipv4 = {{ipv4_setting::forwarding, 1},
-                           {ipv4_setting::route_localnet, 1},  // the firewall guards it
-                           {ipv4_setting::rp_filter, 2},
-                           {ipv4_setting::accept_redirects, 0},
-                           {ipv4_setting::send_redirects, 0}}});
-        add_address(setup, made.index, {.address = gateway4, .prefix = options.subnet.prefix});
-        if (options.subnet6) {
-            add_address(
-                setup, made.index,
-                {.address = options.subnet6->network().plus(1), .prefix = options.subnet6->prefix});
-            add_address(setup, made.index, mac.link_local());
-        }
-        set_link(setup, made.index, {.up = true});
-        if (options.subnet6) add_loopback_route(setup, made.index);
-        route.transact(setup);
-    }
-    // What a person has to know, or to do.
-    void tell_obstacles() const {
-        if (current_observer.load() == nullptr) return;
-        report_notice(
-            "route_localnet was switched on for " + bridge_name() +
-            " alone, so that published ports are reached by 127.0.0.1; the table kumiki-" +
-            options.name + " drops what comes to 127.0.0.0/8 from elsewhere");
-        try {
-            for (const firewall_obstacle& each : find_obstacles(netns_.get(), bridge_name()))
-                report_notice(to_string(each));
-        } catch (const error& failure) {  // theirs could not be read: that stops nobody
-            report_notice(failure.what());
-        }
-    }
     void remove_all(int directory) noexcept {
         release_quietly([this] {
             if (wall) wall->remove();

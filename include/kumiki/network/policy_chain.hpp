@@ -38,9 +38,6 @@ constexpr std::optional<std::string_view> container_of_chain(std::string_view ch
     return std::nullopt;
 }
 
-/// The shared chain in which packets find their containers' rates.
-inline constexpr const char* rates_chain = "rates";
-
 /// One chain of a container's.
 class policy_chain {
   public:

@@ -10,6 +10,7 @@
 
 #include <dirent.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -36,6 +37,7 @@
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/network_remains.hpp>
 #include <kumiki/network/port_holder.hpp>
+#include <kumiki/network/port_lock.hpp>
 #include <kumiki/network/ruleset.hpp>
 #include <kumiki/network/shared_place.hpp>
 #include <kumiki/sys/file.hpp>
@@ -213,22 +215,29 @@ inline reconcile_report reconcile(const reconcile_options& options = {}) {
         shared_place host(path, [](int, bool) {});
         for (const std::string& name : detail::directories_in(path)) {
             known.insert(name);
-            shared_place own(path + "/" + name, [&](int directory, bool alone) {
-                if (!alone) {
-                    for (const std::string& each :
-                         detail::dead_containers(directory, name).remove())
-                        report.containers.push_back(name + "/" + each);
-                    return;
-                }
-                detail::delete_network_tables(netfilter, name);
-                detail::delete_network_links(route, name);
-                detail::return_bridge(directory, netns.get(), route);
-                detail::delete_network_files(directory);
-                report.networks.push_back(name);
+            // In the order in which a network takes these locks when it is opened.
+            host.exclusively([&](int shared) {
+                shared_place own(path + "/" + name, [&](int directory, bool alone) {
+                    if (!alone) {
+                        for (const std::string& each :
+                             detail::dead_containers(directory, name).remove())
+                            report.containers.push_back(name + "/" + each);
+                        return;
+                    }
+                    detail::delete_network_tables(netfilter, name);
+                    detail::delete_network_links(route, name);
+                    const auto bridge = detail::bridge_record::read(directory).link;
+                    detail::return_bridge(directory, netns.get(), route);
+                    if (!bridge.empty()) forget_bridge(shared, netns.get(), bridge);
+                    detail::delete_network_files(directory);
+                    report.networks.push_back(name);
+                });
             });
         }
         host.leave([&](int directory, bool alone) {
-            if (alone) restore_forwarding(directory, netns.get());
+            if (!alone) return;
+            ::unlinkat(directory, detail::port_locks::file_name, 0);
+            restore_forwarding(directory, netns.get());
         });
     }
     constexpr std::string_view mark = "kumiki:";

@@ -1,0 +1,184 @@
+// The rules of one network in nftables, and which containers' are among them: added, changed and taken
+// back in one transaction each, so that there is never a half of them. Not for users: firewall.hpp is.
+//
+// What a foreign hand took away meanwhile comes back with the next change; and what a killed process
+// left is replaced. Kernel: as base_rules.hpp. Left out: the flows that the kernel knows already.
+#pragma once
+
+#include <algorithm>
+#include <cerrno>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <kumiki/core/error.hpp>
+#include <kumiki/core/ip.hpp>
+#include <kumiki/netlink/kernel_parts.hpp>
+#include <kumiki/netlink/nft_read.hpp>
+#include <kumiki/netlink/nftables.hpp>
+#include <kumiki/netlink/socket.hpp>
+#include <kumiki/network/base_rules.hpp>
+#include <kumiki/network/container_rules.hpp>
+#include <kumiki/network/firewall_rules.hpp>
+#include <kumiki/network/ruleset.hpp>
+
+namespace kumiki::inline v0::detail {
+
+/// For is_alive(address): when no other container of the network can have its ports.
+inline bool nobody_lives(const ip_address&) noexcept { return false; }
+
+/// Whether others' rules had been taken away by a foreign hand, and were put back: then flows may have
+/// begun without them.
+enum class rules_were : bool { in_order, taken_away };
+
+/// One network's rules. `is_alive(address)`: true of a container's that lives, of whatever process.
+class rules_in_force {
+  public:
+    rules_in_force(firewall_options options, netlink_socket netfilter) noexcept
+        : options_(std::move(options)), netfilter_(std::move(netfilter)) {}
+
+    const firewall_options& options() const noexcept { return options_; }
+    netlink_socket& netfilter() noexcept { return netfilter_; }
+    const netlink_socket& netfilter() const noexcept { return netfilter_; }
+    /// What was added and not taken back, by the container's port.
+    const std::map<std::string, firewall_rules>& containers() const noexcept { return containers_; }
+
+    /// The shared rules, and those of all containers. What is in order stays as it is.
+    /// Errors: unsupported with the kernel's parts that are missing; kumiki::error, with nothing changed.
+    void put_all() { put_all(nullptr, nobody_lives); }
+
+    /// Errors: EADDRINUSE with the container that has a port; kumiki::error, with nothing changed.
+    template <class IsAlive>
+    rules_were add(const firewall_rules& rules, IsAlive&& is_alive) {
+        auto before = rules_were::in_order;
+        try {
+            nft::batch change;
+            container_rules(options_, rules).add_to(change);
+            change.commit(netfilter_);
+        } catch (const error& failure) {
+            if (failure.errno_value() == EEXIST) {
+                put_anew({&rules}, is_alive);  // left by a killed process
+            } else if (failure.errno_value() == ENOENT) {
+                put_all(&rules, is_alive);
+                before = rules_were::taken_away;
+            } else {
+                throw;
+            }
+        }
+        containers_.insert_or_assign(rules.port, rules);
+        return before;
+    }
+
+    /// Errors: as of add(), with the old rules in force, or where those were not whole any more, none.
+    template <class IsAlive>
+    rules_were change(const firewall_rules& before, const firewall_rules& after,
+                      IsAlive&& is_alive) {
+        const container_rules next(options_, after);
+        auto were = rules_were::in_order;
+        try {
+            nft::batch change;
+            container_rules(options_, before).delete_from(change);
+            next.add_to(change);
+            change.commit(netfilter_);
+        } catch (const error& failure) {
+            // As of add(). What has no rules meanwhile is denied.
+            if (failure.errno_value() != ENOENT && failure.errno_value() != EEXIST) throw;
+            nft::batch refused;
+            next.delete_stale(refused, netfilter_, is_alive);
+            delete_one_by_one(before);
+            put_all(&after, is_alive);
+            were = rules_were::taken_away;
+        }
+        containers_.insert_or_assign(after.port, after);
+        return were;
+    }
+
+    /// What is gone already is no error. Errors: kumiki::error.
+    rules_were take_back(const firewall_rules& rules) {
+        containers_.erase(rules.port);
+        try {
+            nft::batch change;
+            container_rules(options_, rules).delete_from(change);
+            change.commit(netfilter_);
+        } catch (const error& failure) {
+            if (failure.errno_value() != ENOENT) throw;
+            delete_one_by_one(rules);
+            if (containers_.empty()) return rules_were::in_order;
+            put_all();  // the others may have lost theirs
+            return rules_were::taken_away;
+        }
+        return rules_were::in_order;
+    }
+
+    /// Deletes the tables with all in them. That there are none is no error. Errors: kumiki::error.
+    void remove() {
+        const ruleset tables(options_.network);
+        nft::batch change;
+        for (const nft::table& table : {tables.inet, tables.bridge}) {
+            change.add_table(table, {}, owner_of(options_));  // so that it can be deleted
+            change.delete_table(table);
+        }
+        change.commit(netfilter_);
+    }
+
+  private:
+    // With `one`, that is new, or as it is to be.
+    template <class IsAlive>
+    void put_all(const firewall_rules* one, IsAlive&& is_alive) {
+        std::vector<const firewall_rules*> all;
+        for (const auto& [port, rules] : containers_)
+            if (one == nullptr || port != one->port) all.push_back(&rules);
+        if (one != nullptr) all.push_back(one);
+        try {
+            nft::batch change;
+            put_base_rules(change, options_);
+            for (const firewall_rules* each : all) container_rules(options_, *each).add_to(change);
+            change.commit(netfilter_);
+        } catch (const error& failure) {
+            // The batch makes all that it speaks of: what is not there is a part of the kernel.
+            if (failure.errno_value() == ENOENT || failure.errno_value() == EOPNOTSUPP)
+                if (const auto named = name_missing_parts(netfilter_, failure)) throw *named;
+            if (failure.errno_value() != EEXIST) throw;
+            put_anew(all, is_alive);
+        }
+    }
+    // In place of what is there, which is looked at first: nobody may change anything in between.
+    template <class IsAlive>
+    void put_anew(const std::vector<const firewall_rules*>& all, IsAlive&& is_alive) {
+        for (int attempt = 0; attempt < 100; ++attempt) {
+            nft::batch change;
+            change.require_generation(nft::generation(netfilter_));
+            put_base_rules(change, options_);
+            for (const firewall_rules* each : all) {
+                const container_rules own(options_, *each);
+                own.delete_stale(change, netfilter_, is_alive);
+                own.add_to(change);
+            }
+            if (change.commit(netfilter_) == nft::commit_result::done) return;
+        }
+        throw error(EBUSY,
+                    {.operation = "put rules into force",
+                     .object = all.size() == 1 ? all.front()->container : options_.network,
+                     .step = {},
+                     .container = {},
+                     .remedy = "Somebody else changed the rules during each of 100 attempts."});
+    }
+    // After a foreign hand some of it may be gone, and one missing element takes a batch down. A chain
+    // that another stale element leads to (EBUSY) stays; add() gives it new rules.
+    void delete_one_by_one(const firewall_rules& rules) {
+        for (nft::batch& change : container_rules(options_, rules).single_deletions()) {
+            try {
+                change.commit(netfilter_);
+            } catch (const error& failure) {
+                if (failure.errno_value() != ENOENT && failure.errno_value() != EBUSY) throw;
+            }
+        }
+    }
+
+    firewall_options options_;
+    netlink_socket netfilter_;
+    std::map<std::string, firewall_rules> containers_;
+};
+
+}  // namespace kumiki::inline v0::detail
