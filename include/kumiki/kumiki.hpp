@@ -150,7 +150,6 @@
 #include <kumiki/netlink/nft_expression.hpp>
 #include <kumiki/netlink/nft_limit.hpp>
 #include <kumiki/netlink/nft_match.hpp>
-#include <kumiki/netlink/nft_read.hpp>
 #include <kumiki/netlink/nft_set.hpp>
 #include <kumiki/netlink/nft_value.hpp>
 #include <kumiki/netlink/nft_view.hpp>
@@ -187,6 +186,7 @@
 #include <kumiki/network/host_view.hpp>
 #include <kumiki/network/interface_settings.hpp>
 #include <kumiki/network/leases.hpp>
+#include <kumiki/network/leftovers.hpp>
 #include <kumiki/network/legacy_tables.hpp>
 #include <kumiki/network/loopback_route.hpp>
 #include <kumiki/network/moved_link.hpp>
@@ -196,12 +196,14 @@
 #include <kumiki/network/network_bridge.hpp>
 #include <kumiki/network/network_remains.hpp>
 #include <kumiki/network/network_state.hpp>
+#include <kumiki/network/owned_elements.hpp>
 #include <kumiki/network/packet.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/policy_chain.hpp>
 #include <kumiki/network/policy_peers.hpp>
 #include <kumiki/network/port_holder.hpp>
 #include <kumiki/network/port_lock.hpp>
+#include <kumiki/network/port_name.hpp>
 #include <kumiki/network/port_reservation.hpp>
 #include <kumiki/network/publish.hpp>
 #include <kumiki/network/rate.hpp>

@@ -301,13 +301,13 @@ TEST_CASE("A flow that a sibling opened is permitted while its policy is") {
                                .destination = from,
                                .source_port = port,
                                .destination_port = 4000}};
-        return detail::permits(options, rules, f, {});
+        return detail::permits(options, rules, f, {.host = {.addresses = {"10.88.0.1"_ip}}});
     };
     CHECK(permitted("10.88.0.3"_ip, 5432));
     CHECK_FALSE(permitted("10.88.0.3"_ip, 5433));
     CHECK_FALSE(permitted("10.88.0.4"_ip, 5432));
     CHECK(permitted("10.88.0.1"_ip, 22));  // the host is its owner
-    CHECK(permitted("192.0.2.1"_ip, 22));
+    CHECK_FALSE(permitted("192.0.2.1"_ip, 22));
 }
 
 TEST_CASE("A container sends from its own addresses only") {

@@ -88,6 +88,10 @@ class value {
 
     constexpr std::size_t size() const noexcept { return size_; }
     std::span<const std::byte> bytes() const noexcept { return std::span(bytes_).first(size_); }
+    /// The same, as nft_view.hpp gives keys and data.
+    std::string_view view() const noexcept {
+        return {reinterpret_cast<const char*>(bytes_.data()), size_};
+    }
     bool operator==(const value&) const = default;
 
     /// Appends `next` and pads it to whole registers. Errors: invalid_input beyond 64 bytes.

@@ -35,6 +35,13 @@ struct event {
     std::string process{};  ///< at the end of a transaction, who made it: "nft (pid 4711)"
 };
 
+/// A table.
+struct table_view {
+    nft::family family = nft::family::inet;
+    std::string name{};
+    std::uint32_t flags = 0;  ///< NFT_TABLE_F_DORMANT: switched off
+};
+
 /// A chain; with a type when the kernel calls it.
 struct chain_view {
     nft::family family = nft::family::inet;
@@ -147,6 +154,17 @@ inline std::optional<event> parse_event(const netlink_message& message) {
 }
 
 /// Errors: EBADMSG.
+inline table_view parse_table(const netlink_message& message) {
+    table_view table{.family =
+                         static_cast<nft::family>(message.family_header<nfgenmsg>().nfgen_family)};
+    for (const netlink_attribute& part : message.attributes<nfgenmsg>()) {
+        if (part.type() == NFTA_TABLE_NAME) table.name = part.text();
+        if (part.type() == NFTA_TABLE_FLAGS) table.flags = part.be32();
+    }
+    return table;
+}
+
+/// Errors: EBADMSG.
 inline chain_view parse_chain(const netlink_message& message) {
     chain_view chain{.family =
                          static_cast<nft::family>(message.family_header<nfgenmsg>().nfgen_family)};
@@ -193,6 +211,15 @@ inline rule_view parse_rule(const netlink_message& message) {
         }
     }
     return rule;
+}
+
+/// All tables of the socket's network namespace, of all families. Errors: kumiki::error.
+inline std::vector<table_view> list_tables(netlink_socket& socket) {
+    netlink_batch request;
+    request.add(detail::nft_subsystem | NFT_MSG_GETTABLE, NLM_F_DUMP,
+                nfgenmsg{AF_UNSPEC, NFNETLINK_V0, 0}, {"list nftables tables"});
+    return socket.dump(request,
+                       [](const netlink_message& m) { return std::optional(parse_table(m)); });
 }
 
 /// All chains of the socket's network namespace, of all families. Errors: kumiki::error.

@@ -39,6 +39,9 @@ struct table {
 /// Whose a table is.
 enum class owner : std::uint8_t { nobody, socket };
 
+/// Whether what is there already is an error.
+enum class only_new : bool { no, yes };
+
 /// Where the kernel calls a base chain.
 struct hook {
     const char* type = "filter";  ///< "filter", "nat" or "route"
@@ -85,13 +88,14 @@ class batch {
         messages_.be32(NFNL_BATCH_GENID, number);
     }
 
-    /// With `owner::socket` the table is the socket's that commits it: nobody else can change it or
-    /// flush it, and it goes when that is closed. Kernel: 5.12 for that.
-    void add_table(const table& t, std::string_view comment = {}, owner who = owner::nobody) {
+    /// One that is there stays as it is, unless it is said whose it is: then it is put in force, too,
+    /// where somebody has switched it off. With `owner::socket` the table is the socket's that commits
+    /// it: nobody else can change it or flush it, and it goes when that is closed. Kernel: 5.12 for that.
+    void add_table(const table& t, std::string_view comment = {}, std::optional<owner> whose = {}) {
         begin(NFT_MSG_NEWTABLE, NLM_F_CREATE, t, "add nftables table", t.name);
         messages_.text(NFTA_TABLE_NAME, t.name);
         constexpr std::uint32_t owned = 2;  // NFT_TABLE_F_OWNER
-        if (who == owner::socket) messages_.be32(NFTA_TABLE_FLAGS, owned);
+        if (whose) messages_.be32(NFTA_TABLE_FLAGS, *whose == owner::socket ? owned : 0);
         detail::put_nft_comment(messages_, NFTA_TABLE_USERDATA, comment);
     }
     /// With everything in it.
@@ -101,8 +105,8 @@ class batch {
     }
 
     /// A chain that others jump to.
-    void add_chain(const table& t, std::string_view name) {
-        begin(NFT_MSG_NEWCHAIN, NLM_F_CREATE, t, "add nftables chain", name);
+    void add_chain(const table& t, std::string_view name, only_new which = only_new::no) {
+        begin(NFT_MSG_NEWCHAIN, create_flags(which), t, "add nftables chain", name);
         name_chain(t, name);
     }
     /// A chain that the kernel calls.
@@ -149,9 +153,10 @@ class batch {
         messages_.text(NFTA_SET_TABLE, t.name);
         messages_.text(NFTA_SET_NAME, name);
     }
-    /// Errors at commit: EEXIST when a key is there with other data.
-    void add_elements(const table& t, const set& s, std::span<const element> elements) {
-        change_elements(NFT_MSG_NEWSETELEM, NLM_F_CREATE, t, s, elements,
+    /// Errors at commit: EEXIST when a key is there with other data, or at all for `only_new`.
+    void add_elements(const table& t, const set& s, std::span<const element> elements,
+                      only_new which = only_new::no) {
+        change_elements(NFT_MSG_NEWSETELEM, create_flags(which), t, s, elements,
                         "add element to nftables set", detail::nft_element_form::whole);
     }
     /// By their keys. Errors at commit: ENOENT when one is not there.
@@ -216,6 +221,9 @@ class batch {
         messages_.text(NFTA_CHAIN_NAME, name);
     }
     // A list has 64 KiB at most, so many elements take several messages.
+    static constexpr unsigned create_flags(only_new which) noexcept {
+        return NLM_F_CREATE | (which == only_new::yes ? NLM_F_EXCL : 0U);
+    }
     void change_elements(int type, unsigned flags, const table& t, const set& s,
                          std::span<const element> elements, const char* what,
                          detail::nft_element_form form, std::uint32_t set_id = 0) {

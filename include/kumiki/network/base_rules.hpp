@@ -27,6 +27,10 @@
 
 namespace kumiki::inline v0::detail {
 
+/// Of the rules below and of what containers add to them: processes with different ones cannot share a
+/// network, as each would put its own back.
+inline constexpr int rules_version = 2;
+
 /// Translates the destination of what is for a published port.
 inline void put_published_rules(nft::batch& change, const nft::table& table) {
     const auto map_rule = [&](ip_family family, const nft::set& map, const auto&... key) {
@@ -235,7 +239,7 @@ inline void put_base_rules(nft::batch& change, const firewall_options& options) 
     constexpr std::uint8_t redirect = 137;
     change.add_rule(tables.inet, "redirects", "", output_is(options.bridge),
                     icmp_type_is(icmpv6_number, redirect), decide{drop()});
-    put_bridge_rules(change, tables.bridge);
+    put_bridge_rules(change, tables.bridge, options.ports);
 }
 
 }  // namespace kumiki::inline v0::detail

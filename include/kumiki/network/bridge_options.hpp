@@ -85,6 +85,9 @@ inline bridge_options require_bridge_options(bridge_options options) {
         throw invalid_input("network name", name,
                             "It must be 1 to 12 letters, digits, '-', '_' or '.', and begin with a "
                             "letter or digit: the interface km-<name> has 15 bytes at most.");
+    if (name == "guard")
+        throw invalid_input("network name", name,
+                            "It is that of the table that guards forwarding, kumiki-guard.");
     const auto check = [](const cidr& subnet, ip_family family, unsigned least, unsigned most) {
         const auto first = subnet.network()[0];
         if (subnet.address.family() != family || subnet.prefix < least || subnet.prefix > most ||
@@ -102,6 +105,12 @@ inline bridge_options require_bridge_options(bridge_options options) {
         check(*options.subnet6, ip_family::v6, 48, 126);
     for (const cidr& pool : options.pools) check(pool, ip_family::v4, 8, chosen_prefix);
     if (!options.existing_bridge.empty()) require_link_name(options.existing_bridge);
+    if (!options.existing_bridge.empty() && options.rules == rule_lifetime::with_process)
+        throw invalid_input(
+            "bridge", options.existing_bridge,
+            "It would be open to its others when the process dies and its rules with "
+            "it, as the bridge's settings stay: the rules of an existing bridge are "
+            "shared.");
     if (!options.existing_bridge.empty() && options.mtu)
         throw invalid_input("MTU", std::to_string(*options.mtu),
                             "An existing bridge keeps the one that it has.");

@@ -155,19 +155,36 @@ class sender_rules {
 };
 
 /// The bridge's table: containers send from their own addresses, and to the host alone.
-inline void put_bridge_rules(nft::batch& change, const nft::table& table) {
+///
+/// `ports`: how the names of the containers' links begin, where that is known. Then one whose elements a
+/// foreign hand took away, and nobody put back, may nothing; without it, it would be nobody's port.
+inline void put_bridge_rules(nft::batch& change, const nft::table& table,
+                             const std::string& ports) {
     using namespace nft;
     const lookup is_port{.set = ruleset::ports().name, .from = r(0)};
+    const auto is_called_so = [&](nft_meta_keys end) {
+        return std::tuple(
+            load_meta{end, r(0)},
+            bitwise{.mask = value::prefix_mask(16, static_cast<unsigned>(8 * ports.size()))},
+            compare{NFT_CMP_EQ, value::name(ports)});
+    };
     change.add_rule(table, "prerouting", "", load_meta{NFT_META_IIFNAME, r(0)}, is_port,
                     decide{go_to("sender")});
+    if (!ports.empty())
+        put_denial(change, table, "prerouting", "not connected", is_called_so(NFT_META_IIFNAME));
     sender_rules senders(change, table);
     senders.put_ipv4();
     senders.put_ipv6();
     put_denial(change, table, "sender", "not its own address");
 
-    for (const nft_meta_keys end : {NFT_META_IIFNAME, NFT_META_OIFNAME})
-        put_denial(change, table, "forward", "", load_meta{end, r(0)}, is_port,
-                   load_meta{.key = NFT_META_MARK}, compare{NFT_CMP_NEQ, value::number(seen_mark)});
+    const auto was_not_routed =
+        std::tuple(load_meta{.key = NFT_META_MARK}, compare{NFT_CMP_NEQ, value::number(seen_mark)});
+    for (const nft_meta_keys end : {NFT_META_IIFNAME, NFT_META_OIFNAME}) {
+        put_denial(change, table, "forward", "", load_meta{end, r(0)}, is_port, was_not_routed);
+        if (!ports.empty())
+            put_denial(change, table, "forward", "not connected", is_called_so(end),
+                       was_not_routed);
+    }
 }
 
 }  // namespace kumiki::inline v0::detail

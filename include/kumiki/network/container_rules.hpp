@@ -6,27 +6,18 @@
 // a range would have to be searched, and its offset computed.
 #pragma once
 
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 #include <vector>
 
-#include <kumiki/core/error.hpp>
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/mac.hpp>
 #include <kumiki/netlink/nft_action.hpp>
-#include <kumiki/netlink/nft_read.hpp>
 #include <kumiki/netlink/nftables.hpp>
-#include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/denial_rules.hpp>
 #include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/policy.hpp>
@@ -71,44 +62,30 @@ class container_rules {
         if (options.names == name_service::on && !rules.ending) put_names(options);
     }
 
-    void add_to(nft::batch& change) const {
-        const policy_chain out(tables_.inet, egress_chain());
-        if (!rules_.egress.rules().empty()) out.put_egress(change, rules_.egress);
-        const policy_chain in(tables_.inet, ingress_chain());
-        if (!rules_.ingress.rules().empty()) in.put_ingress(change, rules_.ingress);
-        const policy_chain direct(tables_.inet, direct_chain());
-        if (!rules_.direct.rules().empty()) direct.put_ingress(change, rules_.direct);
-        if (has_rates(rules_.egress) || has_rates(rules_.ingress) || has_rates(rules_.direct))
-            put_shared_rates(change, tables_, bridge_);
-        if (has_rates(rules_.egress))
-            policy_chain(tables_.inet, egress_rates()).put_egress_rates(change, rules_.egress);
-        if (has_rates(rules_.ingress) || has_rates(rules_.direct))
-            policy_chain(tables_.inet, ingress_rates())
-                .put_ingress_rates(change, rules_.ingress, rules_.direct);
-        for (const part& each : parts_) change.add_elements(each.table, each.set, each.elements);
+    /// Errors at commit: EEXIST for an element that is there with other data; with `only_new` also for
+    /// the same, and for a chain.
+    void add_to(nft::batch& change, nft::only_new which = nft::only_new::no) const {
+        const auto chain = [&](std::string name) {
+            return policy_chain(tables_.inet, std::move(name), which);
+        };
+        if (!rules_.egress.rules().empty()) chain(egress_chain()).put_egress(change, rules_.egress);
+        if (!rules_.ingress.rules().empty())
+            chain(ingress_chain()).put_ingress(change, rules_.ingress);
+        if (!rules_.direct.rules().empty())
+            chain(direct_chain()).put_ingress(change, rules_.direct);
+        const bool limits_in = has_rates(rules_.ingress) || has_rates(rules_.direct);
+        if (has_rates(rules_.egress) || limits_in) put_shared_rates(change, tables_, bridge_);
+        if (has_rates(rules_.egress)) chain(egress_rates()).put_egress_rates(change, rules_.egress);
+        if (limits_in)
+            chain(ingress_rates()).put_ingress_rates(change, rules_.ingress, rules_.direct);
+        for (const part& each : parts_)
+            change.add_elements(each.table, each.set, each.elements, which);
     }
     /// First the elements, which lead into the chains.
     void delete_from(nft::batch& change) const {
         for (const part& each : parts_) change.delete_elements(each.table, each.set, each.elements);
         for (const std::string& chain : chains())
             policy_chain(tables_.inet, chain).delete_from(change);
-    }
-    /// Deletes from `change` on what stands in the way of add_to(): what is left of a process that was
-    /// killed. What `is_alive(address)` says to be of a container that lives is not touched.
-    /// Errors: EADDRINUSE with that container; kumiki::error.
-    template <class IsAlive>
-    void delete_stale(nft::batch& change, netlink_socket& netfilter, IsAlive&& is_alive) const {
-        for (const part& each : parts_) {
-            const auto found = nft::read_elements(netfilter, each.table, each.set, each.elements);
-            for (std::size_t i = 0; i < found.size(); ++i) {
-                if (!found[i]) continue;
-                const nft::element& own = each.elements[i];
-                // The other keys are made of this container's own addresses, which it has leased.
-                if (const auto* leads_to = std::get_if<nft::value>(&own.data))
-                    require_unused(*leads_to, *found[i], each.set, is_alive);
-                change.delete_elements(each.table, each.set, std::span(&own, 1));
-            }
-        }
     }
     /// The same in batches of one deletion each.
     std::vector<nft::batch> single_deletions() const {
@@ -123,54 +100,14 @@ class container_rules {
         return all;
     }
 
-    /// True when the element of the network's `set` with these bytes as its key is the container's.
-    bool owns(std::string_view set, std::string_view key) const {
-        for (const part& each : parts_)
-            if (each.set.name == set)
-                for (const nft::element& element : each.elements) {
-                    const auto bytes = element.key.bytes();
-                    if (key ==
-                        std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()))
-                        return true;
-                }
-        return false;
-    }
-
-  private:
+    /// The sets and what is added to them.
     struct part {
         nft::table table{};
         nft::set set{};
         std::vector<nft::element> elements{};
     };
-
-    // An address and a port: of which container are those that the kernel has?
-    template <class IsAlive>
-    void require_unused(const nft::value& own, const nft::found_element& theirs,
-                        const nft::set& map, IsAlive& is_alive) const {
-        if (theirs.data.size() < own.size()) return;
-        const auto address_of = [&]<std::size_t Size>(std::array<std::uint8_t, Size> raw) {
-            std::memcpy(raw.data(), theirs.data.data(), Size);
-            return ip_address(raw);
-        };
-        const ip_address holder = map.data.front().size == 4
-                                      ? address_of(std::array<std::uint8_t, 4>{})
-                                      : address_of(std::array<std::uint8_t, 16>{});
-        if (std::find(rules_.addresses.begin(), rules_.addresses.end(), holder) !=
-            rules_.addresses.end())
-            return;
-        if (!is_alive(holder)) return;
-        throw error(EADDRINUSE, {.operation = "publish ports of container",
-                                 .object = rules_.container,
-                                 .step = {},
-                                 .container = {},
-                                 .remedy = "Container " + theirs.comment + " at " +
-                                           to_string(holder) + " has one of them."});
-    }
-    std::string egress_chain() const { return "out-" + rules_.container; }
-    std::string ingress_chain() const { return "in-" + rules_.container; }
-    std::string direct_chain() const { return "direct-" + rules_.container; }
-    std::string egress_rates() const { return "rateout-" + rules_.container; }
-    std::string ingress_rates() const { return "ratein-" + rules_.container; }
+    const std::vector<part>& parts() const noexcept { return parts_; }
+    /// The names of the chains.
     std::vector<std::string> chains() const {
         std::vector<std::string> all;
         if (!rules_.egress.rules().empty()) all.push_back(egress_chain());
@@ -180,6 +117,22 @@ class container_rules {
         if (has_rates(rules_.ingress) || has_rates(rules_.direct)) all.push_back(ingress_rates());
         return all;
     }
+
+    /// True when the element of the network's `set` with these bytes as its key is the container's.
+    bool owns(std::string_view set, std::string_view key) const {
+        for (const part& each : parts_)
+            if (each.set.name == set)
+                for (const nft::element& element : each.elements)
+                    if (key == element.key.view()) return true;
+        return false;
+    }
+
+  private:
+    std::string egress_chain() const { return "out-" + rules_.container; }
+    std::string ingress_chain() const { return "in-" + rules_.container; }
+    std::string direct_chain() const { return "direct-" + rules_.container; }
+    std::string egress_rates() const { return "rateout-" + rules_.container; }
+    std::string ingress_rates() const { return "ratein-" + rules_.container; }
     // A policy without rules is a verdict in the map, or leads to a chain that all share. (Each chain
     // more is looked at by the kernel at each change that adds one: it searches for loops.) With a
     // jump, not a goto: a packet on its way through the old rules may find the new element already,

@@ -76,6 +76,7 @@ class endpoint {
         const auto parts = std::move(parts_);
         detail::network_state& network = *parts->attachment.network;
         parts->devices.clear();
+        close(network, *parts);
         const scope_exit rules([&]() noexcept {
             detail::release_quietly([&] {
                 const std::lock_guard guard(network.mutex);
@@ -97,11 +98,7 @@ class endpoint {
         const auto parts = std::move(parts_);
         detail::network_state& network = *parts->attachment.network;
         parts->devices.clear();
-        // It stays in the bridge until it is gone: elsewhere its packets would meet no rule of ours.
-        {
-            const std::lock_guard guard(network.mutex);
-            detail::release_quietly([&] { parts->rules = network.wall->close(parts->rules); });
-        }
+        close(network, *parts);
         const std::string shaper = parts->shaper_name();
         network.remover->remove({.rules = std::move(parts->rules),
                                  .shaper = shaper,
@@ -144,6 +141,13 @@ class endpoint {
 
   private:
     friend class endpoint_reservation;
+    // The port stays in the bridge until it is gone: elsewhere its packets would meet no rule of ours.
+    static void close(detail::network_state& network, detail::endpoint_parts& parts) noexcept {
+        detail::release_quietly([&] {
+            const std::lock_guard guard(network.mutex);
+            parts.rules = network.wall->close(parts.rules);
+        });
+    }
     endpoint(std::unique_ptr<detail::endpoint_parts> parts, int netns_fd) {
         detail::network_state& network = *parts->attachment.network;
         // The thread that enters the namespace is as long on its way as the kernel is about the rules.
@@ -154,7 +158,7 @@ class endpoint {
         const std::lock_guard guard(network.mutex);
         network.wall->connect(parts->rules, network.lease_holders());
         scope_fail undo_rules([&]() noexcept {
-            detail::release_quietly([&] { network.wall->take_back(parts->rules); });
+            detail::release_quietly([&] { network.wall->disconnect(parts->rules); });
         });
         const link_info port = detail::make_pair(network, *parts, netns_fd);
         const scope_fail undo_pair([&]() noexcept {

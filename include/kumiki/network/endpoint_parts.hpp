@@ -28,25 +28,12 @@
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/moved_link.hpp>
 #include <kumiki/network/network_state.hpp>
+#include <kumiki/network/port_name.hpp>
 #include <kumiki/network/port_reservation.hpp>
 #include <kumiki/network/shaping.hpp>
 #include <kumiki/sys/netns.hpp>
 
 namespace kumiki::inline v0::detail {
-
-/// The host's link to a container: the bridge's index and the lease's number, nobody else's name while
-/// both are held. An 'x' is between the two numbers and no digit, and in base 35 they are short
-/// enough for any index and any IPv4 network.
-inline std::string port_name(int bridge, std::uint64_t lease) {
-    const auto text = [](std::uint64_t number) {
-        constexpr std::string_view figures = "0123456789abcdefghijklmnopqrstuvwyz";
-        std::string digits;
-        for (; number != 0 || digits.empty(); number /= figures.size())
-            digits.insert(0, 1, figures[number % figures.size()]);
-        return digits;
-    };
-    return "km" + text(static_cast<std::uint64_t>(bridge)) + "x" + text(lease);
-}
 
 /// What an endpoint holds beside the kernel objects that it makes.
 struct endpoint_parts {
@@ -63,8 +50,7 @@ struct endpoint_parts {
     }
     // The helper that shapes what comes from the container; empty without one.
     std::string shaper_name() const {
-        return attachment.options.shape.from_container.is_none() ? ""
-                                                                 : "kx" + link_name().substr(2);
+        return attachment.options.shape.from_container.is_none() ? "" : shaper_of(link_name());
     }
     std::string alias() const { return attachment.network->alias() + ":" + container; }
     mac_address mac() const {

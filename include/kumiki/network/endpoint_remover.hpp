@@ -19,9 +19,9 @@
 #include <kumiki/core/scope_exit.hpp>
 #include <kumiki/netlink/link.hpp>
 #include <kumiki/netlink/socket.hpp>
-#include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/end_flows.hpp>
 #include <kumiki/network/firewall.hpp>
+#include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/leases.hpp>
 
 namespace kumiki::inline v0::detail {
@@ -54,14 +54,17 @@ class endpoint_remover {
         if (thread_.joinable()) thread_.join();
     }
 
-    /// That something of it is gone already is no error; failures are told to the observer.
+    /// That something of it is gone already is no error; failures are told to the observer. Where no
+    /// thread can be started it is done at once.
     void remove(endpoint_remains remains) {
+        std::vector<endpoint_remains> at_once;
         {
             const std::lock_guard guard(mutex_);
-            if (!thread_.joinable()) start();
-            waiting_.push_back(std::move(remains));
+            if (!thread_.joinable()) release_quietly([this] { start(); });
+            (thread_.joinable() ? waiting_ : at_once).push_back(std::move(remains));
         }
         changed_.notify_all();
+        remove_all(at_once);
     }
     /// Waits until all that was asked for before is done.
     void drain() {
@@ -87,20 +90,24 @@ class endpoint_remover {
             std::vector<endpoint_remains> jobs = std::exchange(waiting_, {});
             busy_ = true;
             hold.unlock();
-            release_quietly([&] { delete_links(jobs); });
-            for (const endpoint_remains& each : jobs) release_quietly([&] { disconnect(each); });
+            remove_all(jobs);
             jobs.clear();
             hold.lock();
             busy_ = false;
             changed_.notify_all();
         }
     }
+    void remove_all(const std::vector<endpoint_remains>& jobs) noexcept {
+        if (jobs.empty()) return;
+        release_quietly([&] { delete_links(jobs); });
+        for (const endpoint_remains& each : jobs) release_quietly([&] { disconnect(each); });
+    }
     void disconnect(const endpoint_remains& remains) {
-        {
-            const std::lock_guard guard(of_wall_);
-            wall_.take_back(remains.rules);
-        }
-        end_all_flows(netfilter_, remains.rules.addresses);
+        const scope_exit flows([&]() noexcept {
+            release_quietly([&] { end_all_flows(netfilter_, remains.rules.addresses); });
+        });
+        const std::lock_guard guard(of_wall_);
+        wall_.take_back(remains.rules);
     }
     void delete_links(const std::vector<endpoint_remains>& jobs) {
         netlink_batch batch;

@@ -81,7 +81,7 @@ class firewall {
             end_forbidden_flows(were);
             end_stale_flows(rules);
         } catch (...) {
-            detail::release_quietly([&] { take_back(rules); });
+            detail::release_quietly([&] { disconnect(rules); });
             throw;
         }
     }
@@ -92,8 +92,11 @@ class firewall {
     /// Takes a container's rules out of force, in one transaction, and ends its flows. What is gone
     /// already is no error. Errors: kumiki::error.
     void disconnect(const firewall_rules& rules) {
+        const scope_exit flows([&]() noexcept {
+            detail::release_quietly(
+                [&] { detail::end_all_flows(rules_.netfilter(), rules.addresses); });
+        });
         take_back(rules);
-        detail::end_all_flows(rules_.netfilter(), rules.addresses);
     }
     /// As disconnect(), but for the flows: their end is the caller's to see to (end_flows.hpp).
     void take_back(const firewall_rules& rules) {

@@ -4,6 +4,8 @@
 // The same answers as the kernel's to the flow's first packet, from the same firewall_rules. Pure.
 #pragma once
 
+#include <netinet/in.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <optional>
@@ -43,6 +45,23 @@ inline bool is_container(const firewall_options& options, const ip_address& addr
     });
 }
 
+/// True of what goes to the network's resolver, on its gateways.
+inline bool asks_for_names(const firewall_options& options, const ip_address& to,
+                           std::uint8_t transport, std::uint16_t port) {
+    return options.names == name_service::on && port == 53 &&
+           (transport == static_cast<std::uint8_t>(protocol::udp) ||
+            transport == static_cast<std::uint8_t>(protocol::tcp)) &&
+           std::any_of(options.subnets.begin(), options.subnets.end(),
+                       [&](const cidr& each) { return gateway_of(each) == to; });
+}
+
+/// The IANA number of the protocol of echo requests to an address.
+constexpr std::uint8_t echo_protocol(const ip_address& to) noexcept {
+    constexpr std::uint8_t icmp = IPPROTO_ICMP;
+    constexpr std::uint8_t icmpv6 = IPPROTO_ICMPV6;
+    return to.is_v4() ? icmp : icmpv6;
+}
+
 /// What rules ask for that no flow tells: who has which name, and behind which interface somebody is.
 struct flow_context {
     memberships members{};
@@ -63,28 +82,32 @@ inline bool permits(const firewall_options& options, const firewall_rules& rules
     const auto allows = [&](const policy& list, const ip_address& peer, std::uint16_t port,
                             const ip_address& behind) {
         const std::string interface = context.host.link_to(behind);
-        return list.decide({.peer = peer,
-                            .transport = f.transport,
-                            .port = port,
-                            .interface = interface,
-                            .members = &context.members})
-                   .verdict == access::allow;
+        policy_question asked{
+            .peer = peer, .transport = f.transport, .port = port, .members = &context.members};
+        if (!interface.empty()) asked.interface = interface;
+        return list.decide(asked).verdict == access::allow;
     };
     const auto is_own = [&](const ip_address& address) {
         return std::find(rules.addresses.begin(), rules.addresses.end(), address) !=
                rules.addresses.end();
     };
     const ip_address& client = f.original.source;
-    if (is_own(client) &&
-        !allows(rules.egress, f.original.destination, f.original.destination_port, f.reply.source))
-        return false;
+    const ip_address& to = f.original.destination;
+    if (is_own(client)) {
+        if (!f.is_redirected() && context.host.has(to)) {  // "host": nothing but names and echoes
+            if (asks_for_names(options, to, f.transport, f.original.destination_port)) return true;
+            if (f.transport != echo_protocol(to)) return false;
+        }
+        if (!allows(rules.egress, to, f.original.destination_port, f.reply.source)) return false;
+    }
     if (!is_own(f.reply.source)) return true;
+    const bool is_owners = context.host.has(client);  // the host is not asked
     if (f.is_redirected())
-        return allows(rules.ingress, client, f.reply.source_port, client) &&
-               published_as(rules, f) == f.reply.source_port;
-    // The host is its owner, and is not asked.
-    return is_own(client) || !is_container(options, client) ||
-           allows(rules.direct, client, f.original.destination_port, client);
+        return published_as(rules, f) == f.reply.source_port &&
+               (is_owners || allows(rules.ingress, client, f.reply.source_port, client));
+    return is_own(client) || is_owners ||
+           ((is_container(options, client) || options.use == bridge_use::shared) &&
+            allows(rules.direct, client, f.original.destination_port, client));
 }
 
 /// False when `after` lets everything begin that `before` did, as far as can be said without flows.

@@ -16,11 +16,11 @@
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/conntrack.hpp>
 #include <kumiki/netlink/nft_view.hpp>
-#include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/flow_rules.hpp>
 #include <kumiki/network/host_view.hpp>
+#include <kumiki/network/owned_elements.hpp>
 #include <kumiki/network/policy.hpp>
 #include <kumiki/network/publish.hpp>
 #include <kumiki/network/ruleset.hpp>
@@ -37,14 +37,13 @@ inline flow_context read_flow_context(netlink_socket& netfilter, netlink_socket&
         return std::any_of(all.begin(), all.end(),
                            [&](const firewall_rules* each) { return any_rule(*each, is_meant); });
     };
-    if (any([](const policy_rule& rule) { return !rule.options.interface.empty(); }))
-        context.host = read_host_view(routes);
+    context.host = read_host_view(routes);
     if (!any([](const policy_rule& rule) { return rule.peers.member_key().has_value(); }))
         return context;
-    const nft::table table = ruleset(options.network).inet;
+    const ruleset tables(options.network);
     for (const ip_family family : both_families)
-        for (const nft::element_view& each :
-             nft::list_elements(netfilter, table, ruleset::members(family).name))
+        for (const nft::element_view& each : elements_of(
+                 netfilter, {tables.inet, ruleset::members(family), family, owner_place::member}))
             if (const auto member = ruleset::member_of(each.key))
                 context.members.add(member->first, member->second);
     return context;

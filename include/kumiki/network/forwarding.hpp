@@ -90,9 +90,12 @@ struct forwarding_record {
     bool empty() const noexcept { return ipv4.empty() && !ipv6; }
 };
 
+/// The guard's table; no network can be called so.
+inline constexpr const char* guard_table = "kumiki-guard";
+
 /// Replaces the guard's table by one for `record`, or takes it away.
 inline void guard_forwarding(const forwarding_record& record) {
-    const nft::table guard{.family = nft::family::inet, .name = "kumiki-guard"};
+    const nft::table guard{.family = nft::family::inet, .name = guard_table};
     const auto name_is = [](nft_meta_keys key, nft_cmp_ops how) {
         return std::tuple(nft::load_meta{.key = key},
                           nft::bitwise{.mask = nft::value::prefix_mask(16, 8 * 3)},

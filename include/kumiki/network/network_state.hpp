@@ -41,6 +41,7 @@
 #include <kumiki/network/network_bridge.hpp>
 #include <kumiki/network/network_remains.hpp>
 #include <kumiki/network/port_lock.hpp>
+#include <kumiki/network/port_name.hpp>
 #include <kumiki/network/shared_place.hpp>
 #include <kumiki/network/subnets.hpp>
 #include <kumiki/sys/file.hpp>
@@ -137,6 +138,7 @@ class network_state {
             return firewall::open({.network = options.name,
                                    .bridge = bridge_name(),
                                    .subnets = subnets_of(options),
+                                   .ports = port_prefix(bridge.index),
                                    .use = is_own_bridge() ? bridge_use::own : bridge_use::shared,
                                    .lifetime = options.rules,
                                    .names = options.names});
@@ -154,10 +156,12 @@ class network_state {
                 require_no_overlap(route, subnet, bridge.index);
             auto netfilter = open_netfilter();
             delete_network_tables(netfilter, options.name);
-            if (is_own_bridge())
+            if (is_own_bridge()) {
                 make_bridge(route, netns_.get(), options, bridge_name(), alias());
-            else
+            } else {
+                wall.emplace(firewall_for());  // the guard, before what it has to guard
                 adopt_bridge(directory, netns_.get(), route, bridge, gateways_of(options));
+            }
             sys::open_at(directory, "settings", O_WRONLY | O_CREAT | O_TRUNC, 0600);
             sys::write_file_at(directory, "settings", describe());
         }
@@ -169,7 +173,7 @@ class network_state {
                                            " was deleted while others use it."});
         bridge = *found;
         has_ipv6 = bridge.has_ipv6;
-        wall.emplace(firewall_for());
+        if (!wall) wall.emplace(firewall_for());
         pool4.emplace(options.subnet, directory, "leases4");
         if (options.subnet6) pool6.emplace(*options.subnet6, directory, "leases6");
         remover.emplace(netlink_socket::open(NETLINK_ROUTE),
@@ -183,7 +187,8 @@ class network_state {
                (options.mtu ? " mtu " + std::to_string(*options.mtu) : "") +
                (is_own_bridge() ? "" : " bridge " + options.existing_bridge) +
                (options.rules == rule_lifetime::with_process ? " rules with process" : "") +
-               (options.names == name_service::on ? " names " + options.domain : "");
+               (options.names == name_service::on ? " names " + options.domain : "") + " version " +
+               std::to_string(rules_version);
     }
     // The networks that were chosen by whom this one is shared with, out of what describe() wrote.
     void take_chosen(std::string_view theirs) {
@@ -195,27 +200,33 @@ class network_state {
     }
     void delete_links() { delete_network_links(route, options.name); }
     void remove_all(int directory) noexcept {
+        release_quietly([this] { delete_links(); });
+        release_quietly([&] { return_bridge(directory, netns_.get(), route); });
         release_quietly([this] {
             if (wall) wall->remove();
         });
-        release_quietly([this] { delete_links(); });
-        release_quietly([&] { return_bridge(directory, netns_.get(), route); });
         delete_network_files(directory);
+    }
+    // True when nobody else uses it.
+    bool leave_own() {
+        bool was_last = false;
+        if (own_)
+            own_->leave([&](int directory, bool alone) {
+                if (alone) remove_all(directory);
+                was_last = alone;
+            });
+        return was_last;
     }
     void close() noexcept {
         remover.reset();  // its leases are the pools'
-        bool was_last = false;
-        release_quietly([&] {
-            if (own_)
-                own_->leave([&](int directory, bool alone) {
-                    if (alone) remove_all(directory);
-                    was_last = alone;
-                });
-        });
-        release_quietly([&] {
-            if (was_last && !is_own_bridge())
-                host_.exclusively(
-                    [&](int directory) { forget_bridge(directory, netns_.get(), bridge_name()); });
+        release_quietly([this] {
+            if (is_own_bridge()) {
+                leave_own();
+                return;
+            }
+            host_.exclusively([this](int directory) {  // in the order of opening
+                if (leave_own()) forget_bridge(directory, netns_.get(), bridge_name());
+            });
         });
         release_quietly([this] {
             host_.leave([this](int directory, bool alone) {

@@ -41,7 +41,8 @@ constexpr std::optional<std::string_view> container_of_chain(std::string_view ch
 /// One chain of a container's.
 class policy_chain {
   public:
-    policy_chain(const nft::table& in, std::string name) : table_(in), name_(std::move(name)) {}
+    policy_chain(const nft::table& in, std::string name, nft::only_new which = nft::only_new::no)
+        : table_(in), name_(std::move(name)), which_(which) {}
 
     /// What the container may open: as it wrote it, before a published port was translated.
     void put_egress(nft::batch& change, const policy& rules) const {
@@ -85,7 +86,7 @@ class policy_chain {
                         log_of(rules.otherwise(), name_of({})), verdict_of(rules.otherwise()));
     }
     void begin(nft::batch& change) const {
-        change.add_chain(table_, name_);
+        change.add_chain(table_, name_, which_);
         change.flush_chain(table_, name_);
     }
     // Each packet is one rule's, as when its flow began: the first that matches.
@@ -188,6 +189,7 @@ class policy_chain {
 
     nft::table table_;
     std::string name_;
+    nft::only_new which_;
 };
 
 }  // namespace kumiki::inline v0::detail

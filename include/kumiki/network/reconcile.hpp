@@ -12,13 +12,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
 #include <cerrno>
+#include <cstdint>
+#include <exception>
 #include <map>
 #include <optional>
 #include <set>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -36,8 +35,11 @@
 #include <kumiki/network/forwarding.hpp>
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/network_remains.hpp>
+#include <kumiki/network/owned_elements.hpp>
+#include <kumiki/network/policy_chain.hpp>
 #include <kumiki/network/port_holder.hpp>
 #include <kumiki/network/port_lock.hpp>
+#include <kumiki/network/port_name.hpp>
 #include <kumiki/network/ruleset.hpp>
 #include <kumiki/network/shared_place.hpp>
 #include <kumiki/sys/file.hpp>
@@ -76,102 +78,110 @@ class dead_containers {
 
     /// The names of those that were removed. Errors: kumiki::error.
     std::vector<std::string> remove() {
-        std::map<std::string, std::vector<address_lease>> dead;  // held while they are removed
-        std::set<std::string> living;
-        for (const ip_family family : both_families)
-            for (const nft::element_view& each : elements(tables_.inet, ruleset::egress(family)))
-                if (auto lease = try_lease(each.key))
-                    dead[each.comment].push_back(std::move(*lease));
-                else
-                    living.insert(each.comment);
-        std::vector<std::string> names;
-        for (const auto& [name, leases] : dead) {
+        for (int attempt = 0; attempt < 100; ++attempt) {
+            const std::uint32_t generation = nft::generation(netfilter_);
+            const found all = find();
+            if (dead_.empty()) return {};
+            if (!remove_rules(all, generation)) continue;
+            delete_links();
             std::vector<ip_address> addresses;
-            for (const address_lease& lease : leases) addresses.push_back(lease.address());
-            remove(name, addresses, living.contains(name));
-            names.push_back(name);
+            for (const auto& [address, lease] : dead_) addresses.push_back(address);
+            end_all_flows(netfilter_, addresses);
+            return {all.names.begin(), all.names.end()};
         }
-        return names;
+        throw error(EBUSY, {.operation = "reconcile network",
+                            .object = network_,
+                            .remedy = "Its rules changed during each of 100 attempts."});
     }
 
   private:
-    std::vector<nft::element_view> elements(const nft::table& table, const nft::set& set) {
-        try {
-            return nft::list_elements(netfilter_, table, set.name);
-        } catch (const error& failure) {
-            if (failure.errno_value() != ENOENT) throw;
-            return {};  // somebody flushed the ruleset
-        }
-    }
-    std::optional<address_lease> try_lease(std::string_view bytes) {
-        const auto address = ip_address::try_from_bytes(bytes);
+    struct found {
+        std::vector<std::pair<owned_set, std::vector<nft::element_view>>> elements{};
+        std::set<std::string> names{};  // of the dead
+        std::set<std::string> living{};
+    };
+
+    // A dead one's address is leased here, for as long as something of it is removed.
+    bool is_dead(const ip_address& address) {
+        if (dead_.contains(address)) return true;
         for (address_pool& pool : pools_)
-            if (address && pool.subnet().contains(*address)) try {
-                    return pool.lease(*address);
+            if (pool.subnet().contains(address)) try {
+                    dead_.emplace(address, pool.lease(address));
+                    return true;
                 } catch (const error& failure) {
                     if (failure.errno_value() != EADDRINUSE && failure.errno_value() != 0) throw;
                 }
+        return false;
+    }
+    // Whose link or port it is, by its name.
+    std::optional<ip_address> address_of(std::string_view port) const {
+        const auto number = lease_of_port(port.substr(0, port.find('\0')));
+        for (const address_pool& pool : pools_)
+            if (number && pool.subnet().address.is_v4())
+                return pool.subnet().network().plus(*number);
         return std::nullopt;
     }
-    // Elements by their addresses, not by the name alone: that may live again elsewhere.
-    void remove(const std::string& name, const std::vector<ip_address>& addresses,
-                bool name_lives) {
-        const auto speaks_of = [&](const std::string& bytes) {
-            return std::any_of(addresses.begin(), addresses.end(), [&](const ip_address& address) {
-                return bytes.find(std::string_view(reinterpret_cast<const char*>(address.data()),
-                                                   address.size())) != std::string::npos;
-            });
+    // All that there is, and who of them is dead. A second look keeps what the first has leased.
+    found find() {
+        found all;
+        std::set<ip_address> living;
+        const auto look_at = [&](const ip_address& address, const std::string* name) {
+            const bool is_known_living = living.contains(address);
+            const bool dead = !is_known_living && is_dead(address);
+            if (!dead) living.insert(address);
+            if (name != nullptr) (dead ? all.names : all.living).insert(*name);
         };
-        std::set<std::string> ports;  // 16 bytes each
-        nft::batch change;
-        const auto take = [&](const nft::table& table, const nft::set& set, auto&& is_meant) {
-            std::vector<nft::element> found;
-            for (const nft::element_view& each : elements(table, set))
-                if (each.comment == name && is_meant(each))
-                    found.push_back({.key = nft::value::of_bytes(each.key)});
-            change.delete_elements(table, set, found);
-        };
-        const auto by_key = [&](const nft::element_view& each) { return speaks_of(each.key); };
-        const auto by_data = [&](const nft::element_view& each) { return speaks_of(each.data); };
-        for (const ip_family family : both_families) {
-            for (const nft::element_view& each : elements(tables_.bridge, ruleset::sources(family)))
-                if (each.comment == name && by_key(each)) ports.insert(each.key.substr(0, 16));
-            for (const nft::set& set :
-                 {ruleset::egress(family), ruleset::ingress(family), ruleset::direct(family),
-                  ruleset::members(family), ruleset::rates_out(family), ruleset::rates_in(family)})
-                take(tables_.inet, set, by_key);
-            std::vector<nft::element> called;  // each says what, not whose it is
-            for (const nft::element_view& each : elements(tables_.inet, ruleset::names(family)))
-                if (speaks_of(each.key)) called.push_back({.key = nft::value::of_bytes(each.key)});
-            change.delete_elements(tables_.inet, ruleset::names(family), called);
-            for (const nft::set& set : {ruleset::publish(family), ruleset::publish_any(family)})
-                take(tables_.inet, set, by_data);
+        for (owned_set& in : owned_sets(tables_)) {
+            auto elements = elements_of(netfilter_, in);
+            for (const nft::element_view& each : elements) {
+                const auto address =
+                    in.place == owner_place::port ? address_of(each.key) : address_in(in, each);
+                if (address) look_at(*address, in.says_whose ? &each.comment : nullptr);
+            }
+            all.elements.emplace_back(std::move(in), std::move(elements));
         }
-        const auto by_port = [&](const nft::element_view& each) {
-            return ports.contains(each.key.substr(0, 16));
-        };
-        for (const ip_family family : both_families)  // its link-local address is there, too
-            take(tables_.bridge, ruleset::sources(family), by_port);
-        take(tables_.bridge, ruleset::ports(), by_port);
-        if (!name_lives)
-            for (const nft::chain_view& chain : nft::list_chains(netfilter_))
-                if (chain.table == tables_.inet.name && chain.family == nft::family::inet &&
-                    container_of_chain(chain.name) == name) {
-                    change.flush_chain(tables_.inet, chain.name);
-                    change.delete_chain(tables_.inet, chain.name);
+        const std::string beginning = network_alias(network_) + ":";
+        for (const link_info& link : list_links(route_))
+            if (link.alias.starts_with(beginning))
+                if (const auto address = address_of(link.name)) {
+                    const std::string name = link.alias.substr(beginning.size());
+                    look_at(*address, &name);
                 }
-        change.commit(netfilter_);
+        return all;
+    }
+    // False when somebody else changed the rules meanwhile. Nothing else is told by names alone: a dead
+    // one's may live again elsewhere.
+    bool remove_rules(const found& all, std::uint32_t generation) {
+        nft::batch change;
+        change.require_generation(generation);
+        for (const auto& [in, elements] : all.elements) {
+            std::vector<nft::element> doomed;
+            for (const nft::element_view& each : elements) {
+                const auto address =
+                    in.place == owner_place::port ? address_of(each.key) : address_in(in, each);
+                if (address && dead_.contains(*address))
+                    doomed.push_back({.key = nft::value::of_bytes(each.key)});
+            }
+            change.delete_elements(in.table, in.set, doomed);
+        }
+        for (const nft::chain_view& chain : nft::list_chains(netfilter_)) {
+            const auto name = container_of_chain(chain.name);
+            if (chain.table != tables_.inet.name || chain.family != nft::family::inet || !name ||
+                !all.names.contains(std::string(*name)) || all.living.contains(std::string(*name)))
+                continue;
+            change.flush_chain(tables_.inet, chain.name);
+            change.delete_chain(tables_.inet, chain.name);
+        }
+        return change.commit(netfilter_) == nft::commit_result::done;
+    }
+    void delete_links() {
         netlink_batch links;
         for (const link_info& link : list_links(route_))
-            if (link.alias == network_alias(network_) + ":" + name) {
-                std::string field = link.name;
-                if (field.starts_with("kx")) field[1] = 'm';  // its shaper
-                field.resize(16);
-                if (ports.contains(field) || !name_lives) delete_link(links, link.index);
-            }
+            if (link.alias.starts_with(network_alias(network_) + ":"))
+                if (const auto address = address_of(link.name); address && dead_.contains(*address))
+                    delete_link(links, link.index);
         for (const netlink_failure& failure : route_.submit(links))
             if (failure.code != ENODEV) throw to_error(links, failure);
-        end_all_flows(netfilter_, addresses);
     }
 
     std::string network_;
@@ -179,6 +189,7 @@ class dead_containers {
     netlink_socket route_;
     netlink_socket netfilter_;
     std::vector<address_pool> pools_;
+    std::map<ip_address, address_lease> dead_;
 };
 
 /// The directories in a directory.
@@ -201,13 +212,14 @@ inline std::vector<std::string> directories_in(const std::string& path) {
 /// Removes what killed processes left in the calling thread's network namespace. May be called at
 /// any time, by any number of processes; what lives is not touched.
 ///
-/// Errors: kumiki::error of what could not be removed; a second call goes on from there.
+/// Errors: kumiki::error of the first that could not be removed, when the others are.
 inline reconcile_report reconcile(const reconcile_options& options = {}) {
     auto route = netlink_socket::open(NETLINK_ROUTE);
     auto netfilter = netlink_socket::open(NETLINK_NETFILTER);
     const std::string path =
         options.state_directory + "/net-" + std::to_string(route.netns_cookie());
     reconcile_report report;
+    std::exception_ptr failed;
     std::set<std::string> known;
     struct stat status{};
     if (::stat(path.c_str(), &status) == 0) {
@@ -216,23 +228,27 @@ inline reconcile_report reconcile(const reconcile_options& options = {}) {
         for (const std::string& name : detail::directories_in(path)) {
             known.insert(name);
             // In the order in which a network takes these locks when it is opened.
-            host.exclusively([&](int shared) {
-                shared_place own(path + "/" + name, [&](int directory, bool alone) {
-                    if (!alone) {
-                        for (const std::string& each :
-                             detail::dead_containers(directory, name).remove())
-                            report.containers.push_back(name + "/" + each);
-                        return;
-                    }
-                    detail::delete_network_tables(netfilter, name);
-                    detail::delete_network_links(route, name);
-                    const auto bridge = detail::bridge_record::read(directory).link;
-                    detail::return_bridge(directory, netns.get(), route);
-                    if (!bridge.empty()) forget_bridge(shared, netns.get(), bridge);
-                    detail::delete_network_files(directory);
-                    report.networks.push_back(name);
+            try {
+                host.exclusively([&](int shared) {
+                    shared_place own(path + "/" + name, [&](int directory, bool alone) {
+                        if (!alone) {
+                            for (const std::string& each :
+                                 detail::dead_containers(directory, name).remove())
+                                report.containers.push_back(name + "/" + each);
+                            return;
+                        }
+                        const auto bridge = detail::bridge_record::read(directory).link;
+                        detail::delete_network_links(route, name);
+                        detail::return_bridge(directory, netns.get(), route);
+                        if (!bridge.empty()) forget_bridge(shared, netns.get(), bridge);
+                        detail::delete_network_tables(netfilter, name);
+                        detail::delete_network_files(directory);
+                        report.networks.push_back(name);
+                    });
                 });
-            });
+            } catch (...) {
+                if (!failed) failed = std::current_exception();
+            }
         }
         host.leave([&](int directory, bool alone) {
             if (!alone) return;
@@ -247,8 +263,13 @@ inline reconcile_report reconcile(const reconcile_options& options = {}) {
             std::string_view rest = std::string_view(link.alias).substr(mark.size());
             if (const auto name = next_field(rest, ':')) unclaimed.emplace(*name);
         }
+    for (const nft::table_view& table : nft::list_tables(netfilter))
+        if (table.name.starts_with(detail::table_prefix) && table.name != detail::guard_table &&
+            (table.family == nft::family::inet || table.family == nft::family::bridge))
+            unclaimed.insert(table.name.substr(detail::table_prefix.size()));
     for (const std::string& each : unclaimed)
         if (!known.contains(each)) report.unclaimed.push_back(each);
+    if (failed) std::rethrow_exception(failed);
     return report;
 }
 

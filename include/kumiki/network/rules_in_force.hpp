@@ -14,13 +14,14 @@
 
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/ip.hpp>
+#include <kumiki/core/observer.hpp>
 #include <kumiki/netlink/kernel_parts.hpp>
-#include <kumiki/netlink/nft_read.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/base_rules.hpp>
 #include <kumiki/network/container_rules.hpp>
 #include <kumiki/network/firewall_rules.hpp>
+#include <kumiki/network/leftovers.hpp>
 #include <kumiki/network/ruleset.hpp>
 
 namespace kumiki::inline v0::detail {
@@ -54,11 +55,11 @@ class rules_in_force {
         auto before = rules_were::in_order;
         try {
             nft::batch change;
-            container_rules(options_, rules).add_to(change);
+            container_rules(options_, rules).add_to(change, nft::only_new::yes);
             change.commit(netfilter_);
         } catch (const error& failure) {
             if (failure.errno_value() == EEXIST) {
-                put_anew({&rules}, is_alive);  // left by a killed process
+                put_anew({&rules}, is_alive);
             } else if (failure.errno_value() == ENOENT) {
                 put_all(&rules, is_alive);
                 before = rules_were::taken_away;
@@ -70,24 +71,29 @@ class rules_in_force {
         return before;
     }
 
-    /// Errors: as of add(), with the old rules in force, or where those were not whole any more, none.
+    /// Errors: as of add(), with the old rules in force.
     template <class IsAlive>
     rules_were change(const firewall_rules& before, const firewall_rules& after,
                       IsAlive&& is_alive) {
-        const container_rules next(options_, after);
+        const firewall_rules now = in_force(before);
         auto were = rules_were::in_order;
         try {
             nft::batch change;
-            container_rules(options_, before).delete_from(change);
-            next.add_to(change);
+            container_rules(options_, now).delete_from(change);
+            container_rules(options_, after).add_to(change);
             change.commit(netfilter_);
         } catch (const error& failure) {
             // As of add(). What has no rules meanwhile is denied.
             if (failure.errno_value() != ENOENT && failure.errno_value() != EEXIST) throw;
             nft::batch refused;
-            next.delete_stale(refused, netfilter_, is_alive);
-            delete_one_by_one(before);
-            put_all(&after, is_alive);
+            leftovers(options_, {&after}).delete_from(refused, netfilter_, is_alive);
+            delete_one_by_one(now);
+            try {
+                put_all(&after, is_alive);
+            } catch (...) {
+                release_quietly([&] { put_all(); });
+                throw;
+            }
             were = rules_were::taken_away;
         }
         containers_.insert_or_assign(after.port, after);
@@ -96,19 +102,21 @@ class rules_in_force {
 
     /// What is gone already is no error. Errors: kumiki::error.
     rules_were take_back(const firewall_rules& rules) {
-        containers_.erase(rules.port);
+        const firewall_rules now = in_force(rules);
+        auto were = rules_were::in_order;
         try {
             nft::batch change;
-            container_rules(options_, rules).delete_from(change);
+            container_rules(options_, now).delete_from(change);
             change.commit(netfilter_);
         } catch (const error& failure) {
             if (failure.errno_value() != ENOENT) throw;
-            delete_one_by_one(rules);
-            if (containers_.empty()) return rules_were::in_order;
-            put_all();  // the others may have lost theirs
-            return rules_were::taken_away;
+            delete_one_by_one(now);
+            were = rules_were::taken_away;
         }
-        return rules_were::in_order;
+        containers_.erase(rules.port);
+        if (were == rules_were::in_order || containers_.empty()) return rules_were::in_order;
+        put_all();  // the others may have lost theirs
+        return were;
     }
 
     /// Deletes the tables with all in them. That there are none is no error. Errors: kumiki::error.
@@ -123,6 +131,11 @@ class rules_in_force {
     }
 
   private:
+    // Those of the container that are known to be, when it is known; a rollback may have failed.
+    const firewall_rules& in_force(const firewall_rules& rules) const {
+        const auto found = containers_.find(rules.port);
+        return found != containers_.end() ? found->second : rules;
+    }
     // With `one`, that is new, or as it is to be.
     template <class IsAlive>
     void put_all(const firewall_rules* one, IsAlive&& is_alive) {
@@ -150,11 +163,8 @@ class rules_in_force {
             nft::batch change;
             change.require_generation(nft::generation(netfilter_));
             put_base_rules(change, options_);
-            for (const firewall_rules* each : all) {
-                const container_rules own(options_, *each);
-                own.delete_stale(change, netfilter_, is_alive);
-                own.add_to(change);
-            }
+            leftovers(options_, all).delete_from(change, netfilter_, is_alive);
+            for (const firewall_rules* each : all) container_rules(options_, *each).add_to(change);
             if (change.commit(netfilter_) == nft::commit_result::done) return;
         }
         throw error(EBUSY,

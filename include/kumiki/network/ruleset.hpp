@@ -36,6 +36,7 @@ struct firewall_options {
     std::string network{};  ///< its name: letters, digits, '_', '.', '-'; at most 63 bytes
     std::string bridge{};  ///< the bridge that its containers' ports are on
     std::vector<cidr> subnets{};  ///< the networks that its containers' addresses are in
+    std::string ports{};  ///< how the names of its containers' ports begin; empty: in many ways
     bridge_use use = bridge_use::own;
     rule_lifetime lifetime =
         rule_lifetime::shared;  ///< with_process: this object's socket owns them
@@ -60,14 +61,17 @@ inline void require_rule_name(std::string_view what, std::string_view name) {
                             "them a letter or a digit.");
 }
 
+/// How the names of networks' tables begin.
+inline constexpr std::string_view table_prefix = "kumiki-";
+
 /// The names and types of a network's tables, sets and maps.
 struct ruleset {
     nft::table inet{};
     nft::table bridge{};
 
     explicit ruleset(const std::string& network)
-        : inet{nft::family::inet, "kumiki-" + network},
-          bridge{nft::family::bridge, "kumiki-" + network} {}
+        : inet{nft::family::inet, std::string(table_prefix) + network},
+          bridge{nft::family::bridge, std::string(table_prefix) + network} {}
 
     /// {protocol, host's address, host's port} to {container's address, its port}.
     static nft::set publish(ip_family family) {
