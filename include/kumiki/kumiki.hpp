@@ -147,6 +147,7 @@
 #include <kumiki/netlink/neighbour.hpp>
 #include <kumiki/netlink/nflog.hpp>
 #include <kumiki/netlink/nft_action.hpp>
+#include <kumiki/netlink/nft_comment.hpp>
 #include <kumiki/netlink/nft_expression.hpp>
 #include <kumiki/netlink/nft_limit.hpp>
 #include <kumiki/netlink/nft_match.hpp>

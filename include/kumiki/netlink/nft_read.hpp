@@ -12,10 +12,10 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include <kumiki/netlink/message.hpp>
+#include <kumiki/netlink/nft_comment.hpp>
 #include <kumiki/netlink/nft_set.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
@@ -33,18 +33,6 @@ struct found_element {
 
 namespace kumiki::inline v0::detail {
 
-/// The text that put_nft_comment() wrote; empty when there is none.
-inline std::string nft_comment(std::span<const std::byte> user_data) {
-    while (user_data.size() > 2) {
-        const auto size = std::to_integer<std::size_t>(user_data[1]);
-        if (user_data.size() < 2 + size) break;
-        const std::string_view text(reinterpret_cast<const char*>(user_data.data() + 2), size);
-        if (user_data[0] == std::byte{0}) return std::string(text.substr(0, text.find('\0')));
-        user_data = user_data.subspan(2 + size);
-    }
-    return {};
-}
-
 /// The one element of an answer. Errors: EBADMSG.
 inline nft::found_element parse_nft_element(const netlink_message& answer) {
     nft::found_element found;
@@ -55,7 +43,7 @@ inline nft::found_element parse_nft_element(const netlink_message& answer) {
             if (part.type() == NFTA_SET_ELEM_DATA)
                 if (const auto value = part.nested().find(NFTA_DATA_VALUE))
                     found.data.assign(value->payload().begin(), value->payload().end());
-            if (part.type() == NFTA_SET_ELEM_USERDATA) found.comment = nft_comment(part.payload());
+            if (part.type() == NFTA_SET_ELEM_USERDATA) found.comment = parse_nft_comment(part);
         }
     return found;
 }
