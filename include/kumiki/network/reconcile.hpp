@@ -27,6 +27,7 @@
 #include <kumiki/core/ip.hpp>
 #include <kumiki/core/text.hpp>
 #include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_info.hpp>
 #include <kumiki/netlink/nft_view.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
@@ -35,6 +36,7 @@
 #include <kumiki/network/forwarding.hpp>
 #include <kumiki/network/leases.hpp>
 #include <kumiki/network/network_remains.hpp>
+#include <kumiki/network/policy_chain.hpp>
 #include <kumiki/network/port_holder.hpp>
 #include <kumiki/network/ruleset.hpp>
 #include <kumiki/network/shared_place.hpp>
