@@ -15,6 +15,7 @@
 #include <fmt/format.h>
 
 #include <kumiki/async/timeout.hpp>
+#include <kumiki/network/denial.hpp>
 #include <kumiki/network/denials.hpp>
 #include <kumiki/network/endpoint.hpp>
 #include <kumiki/ns/network_namespace.hpp>

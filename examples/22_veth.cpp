@@ -17,6 +17,7 @@
 
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_info.hpp>
 #include <kumiki/netlink/route.hpp>
 #include <kumiki/ns/network_namespace.hpp>
 

@@ -16,6 +16,7 @@
 #include <kumiki/cgroup/hierarchy.hpp>
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_info.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/security/seccomp.hpp>
 #include <kumiki/sys/file.hpp>

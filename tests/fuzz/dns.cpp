@@ -1,3 +1,5 @@
+#include <kumiki/network/dns_message.hpp>
+#include <kumiki/network/dns_reply.hpp>
 #include <kumiki/network/name_answers.hpp>
 
 #include "fuzz/fuzz.hpp"

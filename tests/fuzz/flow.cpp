@@ -1,4 +1,4 @@
-#include <kumiki/netlink/conntrack.hpp>
+#include <kumiki/netlink/flow.hpp>
 
 #include "fuzz/fuzz.hpp"
 

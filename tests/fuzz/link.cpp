@@ -1,4 +1,4 @@
-#include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_info.hpp>
 
 #include "fuzz/fuzz.hpp"
 

@@ -4,6 +4,7 @@
 
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/conntrack.hpp>
+#include <kumiki/netlink/flow.hpp>
 #include <kumiki/netlink/link.hpp>
 #include <kumiki/netlink/nft_match.hpp>
 #include <kumiki/netlink/nftables.hpp>

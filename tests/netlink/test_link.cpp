@@ -1,6 +1,7 @@
 #include <fstream>
 
 #include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_info.hpp>
 
 #include "support/catch.hpp"
 #include "support/netns.hpp"

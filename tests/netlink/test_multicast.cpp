@@ -8,6 +8,7 @@
 
 #include <kumiki/async/timeout.hpp>
 #include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_info.hpp>
 #include <kumiki/netlink/multicast.hpp>
 
 #include "support/catch.hpp"

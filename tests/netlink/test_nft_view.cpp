@@ -69,18 +69,3 @@ TEST_CASE("Rules that were made alike are equal whatever they have counted, othe
     CHECK(rules[0].expressions == rules[1].expressions);
     CHECK(rules[0].expressions != rules[2].expressions);
 }
-
-TEST_CASE("A user's data that is no comment is no harm") {
-    const auto comment = [](std::string data) {
-        return detail::parse_nft_comment(
-            netlink_attribute(NFTA_RULE_USERDATA, std::as_bytes(std::span(data)), 0));
-    };
-    CHECK(comment(std::string("\0\4abc\0", 6)) == "abc");
-    CHECK(comment(std::string("\7\1x\0\4abc\0", 9)) == "abc");
-    CHECK(comment("").empty());
-    CHECK(comment(std::string("\0\xff"
-                              "abc",
-                              5))
-              .empty());
-    CHECK(comment(std::string("\0", 1)).empty());
-}

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_info.hpp>
 #include <kumiki/netlink/socket.hpp>
 
 #include "support/catch.hpp"

@@ -13,6 +13,16 @@ bridge_options good() {
 
 }  // namespace
 
+TEST_CASE("The guard's name, and rules that die before a user's bridge is put back, are refused") {
+    bridge_options options{.name = "guard", .subnet = "10.88.0.0/24"_cidr};
+    CHECK_THROWS_AS(detail::require_bridge_options(options), invalid_input);
+    options.name = "web";
+    options.rules = rule_lifetime::with_process;
+    CHECK_NOTHROW(detail::require_bridge_options(options));
+    options.existing_bridge = "br0";
+    CHECK_THROWS_AS(detail::require_bridge_options(options), invalid_input);
+}
+
 TEST_CASE("Good options are taken as they are") {
     auto options = good();
     CHECK(detail::require_bridge_options(options).name == "web");

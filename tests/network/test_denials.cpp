@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <kumiki/async/timeout.hpp>
+#include <kumiki/network/denial.hpp>
 #include <kumiki/network/denials.hpp>
 #include <kumiki/network/endpoint.hpp>
 

@@ -284,6 +284,56 @@ TEST_CASE("A replaced policy ends the flows that it denies, and no others") {
     CHECK_THROWS_AS(web.replace(before, foreign), invalid_input);
 }
 
+TEST_CASE("Who comes to the address of one that was killed gets nothing of what was that one's") {
+    NEEDS_NETNS;
+    lab net;
+    firewall_rules old = rules_of_a();
+    old.container = "old";
+    old.labels = {"trusted"};
+    old.direct = deny_all().allow(tcp(5432));
+    old.egress = deny_all().allow(udp(53), {.packets = per_second(10)});
+    net.web().connect(old);  // this object goes, and says nothing
+    REQUIRE(nft_says(net.host).find("\"old\"") != std::string::npos);
+
+    auto web = net.web();
+    firewall_rules fresh{.container = "new", .port = old.port, .addresses = old.addresses};
+    web.connect(fresh);
+    const std::string left = nft_says(net.host);
+    INFO(left);
+    CHECK(left.find("\"old\"") == std::string::npos);  // the comment of what was its
+    const auto server = serve(net.a.ns, tcp_type, "0.0.0.0"_ip, 80);
+    CHECK(is_silent(net.outside, tcp_type, "192.0.2.1"_ip, 8080, server));
+    const auto direct = serve(net.a.ns, tcp_type, "0.0.0.0"_ip, 5432);
+    CHECK(is_silent(net.b, tcp_type, "10.88.0.2"_ip, 5432, direct));
+    web.disconnect(fresh);
+    CHECK(nft_says(net.host).find("\"new\"") == std::string::npos);
+}
+
+TEST_CASE("Two living containers of one name do not take each other's policy") {
+    NEEDS_NETNS;
+    lab net;
+    auto first = net.web();
+    auto second = net.web();
+    firewall_rules one = rules_of_a();
+    one.egress = deny_all().allow(tcp(80));
+    firewall_rules other = rules_of_b();
+    other.container = one.container;
+    other.egress = deny_all().allow(tcp(443));
+    first.connect(one);
+    try {
+        second.connect(other, [](const ip_address&) { return true; });
+        FAIL("it was connected");
+    } catch (const error& refused) {
+        CHECK(refused.errno_value() == EEXIST);
+        CHECK(std::string(refused.what()).find("already, at 10.88.0.2") != std::string::npos);
+    }
+    const std::string rules = nft_says(net.host);
+    CHECK(rules.find("10.88.0.3") == std::string::npos);
+    CHECK(rules.find("443") == std::string::npos);
+    // Of a dead one it is no more than the name.
+    second.connect(other);
+}
+
 TEST_CASE("A flow that a sibling opened is permitted while its policy is") {
     const firewall_options options{
         .network = "web", .bridge = "km-web", .subnets = {"10.88.0.0/24"_cidr}};
@@ -307,7 +357,20 @@ TEST_CASE("A flow that a sibling opened is permitted while its policy is") {
     CHECK_FALSE(permitted("10.88.0.3"_ip, 5433));
     CHECK_FALSE(permitted("10.88.0.4"_ip, 5432));
     CHECK(permitted("10.88.0.1"_ip, 22));  // the host is its owner
-    CHECK_FALSE(permitted("192.0.2.1"_ip, 22));
+    CHECK_FALSE(permitted("192.0.2.1"_ip, 22));  // nobody of the network's
+    // To the host itself: names, and echoes that its policy allows.
+    const auto asks = [&](std::uint8_t transport, std::uint16_t port, name_service names) {
+        auto network = options;
+        network.names = names;
+        const flow f{.transport = transport,
+                     .original = {"10.88.0.2"_ip, "10.88.0.1"_ip, 4000, port},
+                     .reply = {"10.88.0.1"_ip, "10.88.0.2"_ip, port, 4000}};
+        return detail::permits(network, rules, f, {.host = {.addresses = {"10.88.0.1"_ip}}});
+    };
+    CHECK_FALSE(asks(6, 22, name_service::on));
+    CHECK(asks(17, 53, name_service::on));
+    CHECK_FALSE(asks(17, 53, name_service::off));
+    CHECK(asks(1, 0, name_service::off));
 }
 
 TEST_CASE("A container sends from its own addresses only") {

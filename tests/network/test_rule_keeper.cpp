@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <kumiki/async/timeout.hpp>
+#include <kumiki/netlink/neighbour.hpp>
 #include <kumiki/network/endpoint.hpp>
 #include <kumiki/network/rule_keeper.hpp>
 
@@ -221,8 +222,12 @@ TEST_CASE("Two keepers heal one flush and leave each other in peace") {
     test_host host;
     const auto other = host.ns.run([&] { return bridge_network::open(host.options()); });
     private_netns inside_c;
-    const endpoint c = host.ns.run(
-        [&] { return reserve(other.attach({.egress = deny_all()}), "c").connect(inside_c.fd()); });
+    // A set without a name of its own goes and comes with each change of its rule.
+    const policy with_set =
+        deny_all().allow(address_set{"192.0.2.0/24"_cidr, "198.51.100.1/32"_cidr});
+    endpoint c = host.ns.run(
+        [&] { return reserve(other.attach({.egress = with_set}), "c").connect(inside_c.fd()); });
+    host.a->update({.egress = with_set});
     const auto before = host.sorted();
     scheduler io;
     auto first = keep_rules(io, host.net);
@@ -233,6 +238,65 @@ TEST_CASE("Two keepers heal one flush and leave each other in peace") {
     CHECK(host.sorted() == before);
     CHECK_FALSE(io.run(next(io, first, 100ms)));
     CHECK_FALSE(io.run(next(io, second, 100ms)));
+    c.update({.egress = deny_all().allow(address_set{"192.0.2.0/24"_cidr})});
+    CHECK_FALSE(io.run(next(io, first, 100ms)));
+    CHECK_FALSE(io.run(next(io, second, 100ms)));
+}
+
+TEST_CASE("A table that somebody switches off is switched on again") {
+    NEEDS_NETNS;
+    test_host host;
+    const auto before = host.sorted();
+    scheduler io;
+    auto watch = keep_rules(io, host.net);
+    for (const char* family : {"inet", "bridge"}) {
+        CAPTURE(family);
+        host.nft(std::string("add table ") + family + " kumiki-web '{ flags dormant; }'");
+        REQUIRE(host.sorted() != before);
+        const auto told = io.run(next(io, watch));
+        REQUIRE(told);
+        CHECK(told->kind == drift_kind::rules_changed);
+        CHECK(host.sorted() == before);
+    }
+}
+
+TEST_CASE("Containers whose process does not watch get nothing by a flush that another heals") {
+    NEEDS_NETNS;
+    test_host host;
+    const auto other = host.ns.run([&] { return bridge_network::open(host.options()); });
+    const private_netns inside_c;
+    const private_netns inside_d;
+    const auto connect = [&](const char* name, const private_netns& inside) {
+        return host.ns.run([&] { return reserve(other.attach(), name).connect(inside.fd()); });
+    };
+    const endpoint c = connect("c", inside_c);
+    const endpoint d = connect("d", inside_d);
+    // Past the host, as nothing but the bridge stands between them.
+    const auto see = [](const private_netns& ns, const endpoint& sibling) {
+        auto route = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
+        const int link = find_link(route, "eth0")->index;
+        const ip_address to = sibling.addresses().front();
+        netlink_batch batch;
+        add_route(batch, {.destination = {to, 32}, .link = link});
+        set_neighbour(batch, link, to, mac_address::from(to));
+        route.transact(batch);
+    };
+    see(inside_c, d);
+    see(inside_d, c);
+    const auto server = kumiki_test::serve(inside_d, SOCK_DGRAM, d.addresses().front(), 9);
+    const auto arrives = [&](int wait) {
+        return kumiki_test::reaches(inside_c, SOCK_DGRAM, d.addresses().front(), 9, server, wait)
+            .has_value();
+    };
+    CHECK_FALSE(arrives(100));
+    scheduler io;
+    auto watch = keep_rules(io, host.net);
+    host.nft("flush ruleset");
+    CHECK(arrives(3000));  // the way is there, when there are no rules
+    REQUIRE(io.run(next(io, watch)));
+    CHECK_FALSE(arrives(200));
+    host.nft("delete element bridge kumiki-web ports '{ \"" + host.b->host_link() + "\" }'");
+    CHECK_FALSE(arrives(200));
 }
 
 TEST_CASE("A bridge or a port that somebody deletes is told") {

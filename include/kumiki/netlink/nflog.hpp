@@ -9,6 +9,7 @@
 
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_log.h>
+#include <sys/socket.h>
 
 #include <array>
 #include <cstddef>
@@ -18,7 +19,7 @@
 #include <string>
 
 #include <kumiki/core/ip.hpp>
-#include <kumiki/netlink/conntrack.hpp>
+#include <kumiki/netlink/flow.hpp>
 #include <kumiki/netlink/message.hpp>
 #include <kumiki/netlink/view.hpp>
 

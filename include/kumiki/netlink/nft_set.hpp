@@ -10,12 +10,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <variant>
 #include <vector>
 
 #include <kumiki/core/error.hpp>
 #include <kumiki/netlink/message.hpp>
+#include <kumiki/netlink/nft_comment.hpp>
 #include <kumiki/netlink/nft_value.hpp>
 
 namespace kumiki::inline v0::nft {
@@ -63,16 +63,6 @@ inline std::uint32_t nft_type(const std::vector<nft::field>& fields) noexcept {
     std::uint32_t type = 0;
     for (const nft::field& each : fields) type = type << 6 | each.type;
     return type;
-}
-
-/// A comment as libnftables keeps it in user data: type, length, text with its NUL.
-inline void put_nft_comment(netlink_batch& into, std::uint16_t attribute, std::string_view text) {
-    if (text.empty()) return;
-    if (text.size() > 128)
-        throw invalid_input("nftables comment", text, "It must have at most 128 bytes.");
-    std::string data{'\0', static_cast<char>(text.size() + 1)};
-    data.append(text).push_back('\0');
-    into.data(attribute, std::as_bytes(std::span(data)));
 }
 
 /// The body of NFT_MSG_NEWSET behind the table's name. `id` must differ between a batch's sets.

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include <kumiki/netlink/message.hpp>
+#include <kumiki/netlink/nft_comment.hpp>
 #include <kumiki/netlink/nft_value.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
@@ -79,21 +80,6 @@ inline std::string nft_bytes(const netlink_attribute& from) {
     return {reinterpret_cast<const char*>(from.payload().data()), from.payload().size()};
 }
 
-/// The text that put_nft_comment() wrote; empty when there is none.
-inline std::string parse_nft_comment(const netlink_attribute& userdata) {
-    const std::string bytes = nft_bytes(userdata);
-    for (std::size_t at = 0; at + 2 <= bytes.size();) {
-        const auto size = static_cast<std::uint8_t>(bytes[at + 1]);
-        if (at + 2 + size > bytes.size()) break;
-        if (bytes[at] == 0) {
-            const std::string text = bytes.substr(at + 2, size);
-            return text.substr(0, text.find('\0'));
-        }
-        at += 2U + size;
-    }
-    return {};
-}
-
 inline nft::element_view parse_nft_element(const netlink_attribute& entry) {
     nft::element_view element;
     for (const netlink_attribute& part : entry.nested()) {
@@ -114,6 +100,23 @@ void parse_nft_elements(const netlink_message& message, Take&& take) {
     const auto list = message.attributes<nfgenmsg>().find(NFTA_SET_ELEM_LIST_ELEMENTS);
     if (!list) return;
     for (const netlink_attribute& entry : list->nested()) take(parse_nft_element(entry));
+}
+
+/// The code in the data of an "immediate" expression; nothing when that is a value and no verdict.
+inline std::optional<std::int32_t> parse_nft_verdict(const netlink_attribute& data) {
+    const auto decided = data.nested().find(NFTA_IMMEDIATE_DATA);
+    const auto verdict = decided ? decided->nested().find(NFTA_DATA_VERDICT) : std::nullopt;
+    const auto code = verdict ? verdict->nested().find(NFTA_VERDICT_CODE) : std::nullopt;
+    if (!code) return std::nullopt;
+    return static_cast<std::int32_t>(code->be32());
+}
+
+/// Requests all rules of a table; none when there is no such table.
+inline void get_nft_rules(netlink_batch& request, const nft::table& t) {
+    request.add(nft_subsystem | NFT_MSG_GETRULE, NLM_F_DUMP,
+                nfgenmsg{static_cast<std::uint8_t>(t.family), NFNETLINK_V0, 0},
+                {"list nftables rules", t.name});
+    request.text(NFTA_RULE_TABLE, t.name);
 }
 
 }  // namespace kumiki::inline v0::detail
@@ -203,11 +206,7 @@ inline rule_view parse_rule(const netlink_message& message) {
             if (kind == "reject") rule.verdict = static_cast<std::int32_t>(nft::policy::drop);
             if (!data || kind == "counter" || kind == "last" || kind == "quota") continue;
             rule.expressions += detail::nft_bytes(*data);
-            if (kind != "immediate") continue;
-            if (const auto decided = data->nested().find(NFTA_IMMEDIATE_DATA))
-                if (const auto verdict = decided->nested().find(NFTA_DATA_VERDICT))
-                    if (const auto code = verdict->nested().find(NFTA_VERDICT_CODE))
-                        rule.verdict = static_cast<std::int32_t>(code->be32());
+            if (kind == "immediate") rule.verdict = detail::parse_nft_verdict(*data);
         }
     }
     return rule;
@@ -235,10 +234,7 @@ inline std::vector<chain_view> list_chains(netlink_socket& socket) {
 /// Errors: kumiki::error.
 inline std::vector<rule_view> list_rules(netlink_socket& socket, const table& t) {
     netlink_batch request;
-    request.add(detail::nft_subsystem | NFT_MSG_GETRULE, NLM_F_DUMP,
-                nfgenmsg{static_cast<std::uint8_t>(t.family), NFNETLINK_V0, 0},
-                {"list nftables rules", t.name});
-    request.text(NFTA_RULE_TABLE, t.name);
+    detail::get_nft_rules(request, t);
     return socket.dump(request,
                        [](const netlink_message& m) { return std::optional(parse_rule(m)); });
 }

@@ -23,6 +23,7 @@
 #include <kumiki/core/error.hpp>
 #include <kumiki/netlink/message.hpp>
 #include <kumiki/netlink/nft_action.hpp>
+#include <kumiki/netlink/nft_comment.hpp>
 #include <kumiki/netlink/nft_expression.hpp>
 #include <kumiki/netlink/nft_set.hpp>
 #include <kumiki/netlink/nft_value.hpp>

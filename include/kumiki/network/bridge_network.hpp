@@ -18,6 +18,7 @@
 #include <vector>
 
 #include <kumiki/core/ip.hpp>
+#include <kumiki/netlink/link_info.hpp>
 #include <kumiki/netlink/mac.hpp>
 #include <kumiki/network/bridge_options.hpp>
 #include <kumiki/network/explain.hpp>

@@ -10,146 +10,38 @@
 #pragma once
 
 #include <poll.h>
+#include <sys/socket.h>
 
-#include <algorithm>
+#include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include <kumiki/async/scheduler.hpp>
 #include <kumiki/async/stream.hpp>
 #include <kumiki/core/error.hpp>
-#include <kumiki/core/ip.hpp>
 #include <kumiki/core/unique_fd.hpp>
-#include <kumiki/netlink/conntrack.hpp>
 #include <kumiki/netlink/datagram.hpp>
 #include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/message.hpp>
 #include <kumiki/netlink/nflog.hpp>
-#include <kumiki/netlink/nft_view.hpp>
+#include <kumiki/netlink/socket.hpp>
+#include <kumiki/netlink/view.hpp>
 #include <kumiki/network/bridge_network.hpp>
+#include <kumiki/network/container_names.hpp>
+#include <kumiki/network/denial.hpp>
 #include <kumiki/network/denial_rules.hpp>
 #include <kumiki/network/network_state.hpp>
 #include <kumiki/network/ruleset.hpp>
-#include <kumiki/sys/check.hpp>
 #include <kumiki/sys/netns.hpp>
 
 namespace kumiki::inline v0 {
 
-/// Which way a packet went, seen from the container.
-enum class flow_side : std::uint8_t { out, in };
-
-/// A packet that was dropped.
-struct denial {
-    std::string container{};  ///< whose it was; empty for an address that is no container's
-    flow_side direction = flow_side::out;
-    /// The rule: "web:out:3" is number 3 of web's egress policy, "web:in:rest" what its ingress policy
-    /// has no rule for, "base:ingress:not published" one that all containers share.
-    std::string rule{};
-    flow_tuple packet{};  ///< a published port's destination is translated already: the container's
-    std::uint8_t transport = 0;  ///< IANA number; 0: ARP
-    std::string in{};  ///< the interface, or the bridge's port, that it came in by
-    std::string out{};  ///< the interface that it was to leave by; empty: none was chosen yet
-    std::uint64_t lost = 0;  ///< so many before it were not told: this reader was too slow
-};
-
-/// "web out 10.88.0.2:40000 to 192.0.2.1:443 protocol 6 by web:out:3".
-inline std::string to_string(const denial& d) {
-    const auto end = [](const ip_address& address, std::uint16_t port) {
-        const std::string text = to_string(address);
-        if (port == 0) return text;
-        return (address.is_v4() ? text : "[" + text + "]") + ":" + std::to_string(port);
-    };
-    return (d.container.empty() ? "?" : d.container) +
-           (d.direction == flow_side::out ? " out " : " in ") +
-           end(d.packet.source, d.packet.source_port) + " to " +
-           end(d.packet.destination, d.packet.destination_port) + " protocol " +
-           std::to_string(d.transport) + " by " + d.rule;
-}
-
 namespace detail {
-
-/// The containers' names by their addresses, of all processes: as the elements of egress4/6 say.
-class container_names {
-  public:
-    container_names(netlink_socket socket, const std::string& network)
-        : socket_(std::move(socket)), tables_(network) {}
-
-    /// Reads them anew when the ruleset has changed since.
-    void refresh() {
-        const std::uint32_t now = nft::generation(socket_);
-        if (generation_ == now) return;
-        std::map<std::string, std::string> names;
-        for (const ip_family family : both_families) try {
-                for (nft::element_view& each :
-                     nft::list_elements(socket_, tables_.inet, ruleset::egress(family).name))
-                    names.insert_or_assign(std::move(each.key), std::move(each.comment));
-            } catch (const error& failure) {
-                if (failure.errno_value() != ENOENT) throw;  // flushed just now
-            }
-        names_ = std::move(names);
-        generation_ = now;
-    }
-    std::string find(const ip_address& address) const {
-        const auto found =
-            names_.find(std::string(reinterpret_cast<const char*>(address.data()), address.size()));
-        return found != names_.end() ? found->second : std::string();
-    }
-
-  private:
-    netlink_socket socket_;
-    ruleset tables_;
-    std::optional<std::uint32_t> generation_;
-    std::map<std::string, std::string> names_;  // key: the address's bytes
-};
-
-/// True for what says nothing of anybody's intent: each broadcast and ARP request is offered to all
-/// ports and dropped before the siblings', and a container's kernel greets its link (RFC 3810, 4861)
-/// of its own accord.
-inline bool is_chatter(const logged_packet& packet) {
-    if (!packet.head) return packet.prefix == "base:forward";
-    const ip_address& to = packet.head->between.destination;
-    const bool is_to_many = to.is_v4() ? to[0] >= 224 : to[0] == 0xff;
-    constexpr std::uint8_t igmp = 2;
-    constexpr std::uint8_t icmpv6 = 58;
-    const std::uint8_t transport = packet.head->transport;
-    if (packet.prefix == "base:forward") return is_to_many || transport == 0;
-    return packet.prefix.starts_with("base:") && is_to_many &&
-           (transport == igmp || transport == icmpv6);
-}
-
-/// The denial that a logged packet is.
-inline denial make_denial(logged_packet packet, const container_names& names) {
-    denial made{.rule = std::move(packet.prefix)};
-    if (packet.head) {
-        made.packet = packet.head->between;
-        made.transport = packet.head->transport;
-    }
-    const std::string& rule = made.rule;
-    const std::string sender = names.find(made.packet.source);
-    const std::string receiver = names.find(made.packet.destination);
-    // "web:out:3", ":in:rest", "base:ingress:not published"; no container is called "base:".
-    const std::size_t colon = rule.find(':');
-    const bool is_base = rule.starts_with("base:");
-    if (is_base)
-        made.direction = rule.starts_with("base:ingress") || rule.starts_with("base:guard")
-                             ? flow_side::in
-                             : flow_side::out;
-    else if (colon != std::string::npos)
-        made.direction =
-            rule.compare(colon, 4, ":out") == 0 || rule.compare(colon, 8, ":rateout") == 0
-                ? flow_side::out
-                : flow_side::in;
-    made.container = !is_base && colon != std::string::npos && colon != 0
-                         ? rule.substr(0, colon)
-                         : (made.direction == flow_side::in ? receiver : sender);
-    if (colon == 0) made.rule.insert(0, made.container);
-    return made;
-}
 
 /// The state behind watch_denials().
 class denial_reader {

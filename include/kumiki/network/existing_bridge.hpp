@@ -26,6 +26,7 @@
 #include <kumiki/core/text.hpp>
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_info.hpp>
 #include <kumiki/netlink/route.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/loopback_route.hpp>

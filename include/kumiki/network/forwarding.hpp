@@ -25,6 +25,7 @@
 #include <kumiki/core/observer.hpp>
 #include <kumiki/core/text.hpp>
 #include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_info.hpp>
 #include <kumiki/netlink/nft_action.hpp>
 #include <kumiki/netlink/nft_match.hpp>
 #include <kumiki/netlink/nftables.hpp>

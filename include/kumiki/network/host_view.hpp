@@ -13,6 +13,7 @@
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_info.hpp>
 #include <kumiki/netlink/route.hpp>
 #include <kumiki/netlink/socket.hpp>
 

@@ -24,6 +24,7 @@
 #include <kumiki/core/unique_fd.hpp>
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_info.hpp>
 #include <kumiki/netlink/route.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/sys/check.hpp>

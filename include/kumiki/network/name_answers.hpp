@@ -13,10 +13,12 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <kumiki/core/ip.hpp>
 #include <kumiki/network/dns_message.hpp>
+#include <kumiki/network/dns_reply.hpp>
 #include <kumiki/network/name_table.hpp>
 
 namespace kumiki::inline v0::detail {

@@ -10,14 +10,16 @@
 
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,7 +27,12 @@
 
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/ip.hpp>
+#include <kumiki/netlink/message.hpp>
+#include <kumiki/netlink/nft_comment.hpp>
+#include <kumiki/netlink/nft_value.hpp>
+#include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
+#include <kumiki/netlink/view.hpp>
 #include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/ruleset.hpp>
 
@@ -48,19 +55,6 @@ inline std::string lower_case(std::string_view text) {
     for (char& c : lower)
         if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
     return lower;
-}
-
-/// The comment in an element's user data, or nothing: rows of type, length, bytes.
-inline std::string_view nft_comment_in(std::span<const std::byte> data) noexcept {
-    while (data.size() >= 2) {
-        const auto type = std::to_integer<unsigned>(data[0]);
-        const auto size = std::to_integer<std::size_t>(data[1]);
-        if (size > data.size() - 2) break;
-        const std::string_view text(reinterpret_cast<const char*>(data.data()) + 2, size);
-        if (type == 0) return text.substr(0, text.find('\0'));
-        data = data.subspan(size + 2);
-    }
-    return {};
 }
 
 /// The elements in one message of a dump of names4 or names6; others in it are left out.
@@ -88,7 +82,7 @@ inline std::vector<name_element> parse_names(const netlink_message& message) {
                                         : ip_address(std::array{raw[0], raw[1], raw[2], raw[3]});
         std::memcpy(&made.number, key.data() + key.size() - 4, sizeof made.number);
         std::memcpy(&made.birth, data.data(), sizeof made.birth);
-        made.name = lower_case(nft_comment_in(comment->payload()));
+        made.name = lower_case(parse_nft_comment(*comment));
         if (!made.name.empty()) found.push_back(std::move(made));
     }
     return found;
@@ -161,7 +155,7 @@ class name_reader {
 
     /// Errors: kumiki::error. A network whose table somebody deleted has no names.
     const name_table& now() {
-        const std::uint32_t generation = current_generation();
+        const std::uint32_t generation = nft::generation(socket_);
         if (read_ && *read_ == generation) return table_;
         std::vector<name_element> all;
         for (const ip_family family : both_families)
@@ -174,25 +168,12 @@ class name_reader {
     }
 
   private:
-    static netlink_batch request(int type, unsigned flags, const std::string& object) {
-        netlink_batch made;
-        const nfgenmsg head{static_cast<std::uint8_t>(nft::family::inet), NFNETLINK_V0, 0};
-        made.add(static_cast<std::uint16_t>(NFNL_SUBSYS_NFTABLES << 8 | type), flags, head,
-                 {"read names of network", object});
-        return made;
-    }
-    std::uint32_t current_generation() {
-        netlink_batch ask = request(NFT_MSG_GETGEN, NLM_F_ACK, network_);
-        std::uint32_t generation = 0;
-        socket_.transact(ask, [&](std::size_t, const netlink_message& answer) {
-            if (const auto id = answer.attributes<nfgenmsg>().find(NFTA_GEN_ID))
-                generation = id->be32();
-        });
-        return generation;
-    }
     std::vector<std::vector<name_element>> dump(ip_family family) {
         const ruleset tables(network_);
-        netlink_batch ask = request(NFT_MSG_GETSETELEM, NLM_F_DUMP, network_);
+        netlink_batch ask;
+        ask.add(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETSETELEM, NLM_F_DUMP,
+                nfgenmsg{static_cast<std::uint8_t>(nft::family::inet), NFNETLINK_V0, 0},
+                {"read names of network", network_});
         ask.text(NFTA_SET_ELEM_LIST_TABLE, tables.inet.name);
         ask.text(NFTA_SET_ELEM_LIST_SET, ruleset::names(family).name);
         try {

@@ -9,6 +9,7 @@
 
 #include <kumiki/netlink/kernel_parts.hpp>
 #include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_info.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/ruleset.hpp>

@@ -9,14 +9,11 @@
 #pragma once
 
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <compare>
 #include <cstdint>
-#include <cstring>
 #include <map>
 #include <memory>
 #include <optional>
@@ -29,9 +26,11 @@
 #include <kumiki/core/ip.hpp>
 #include <kumiki/core/observer.hpp>
 #include <kumiki/core/unique_fd.hpp>
-#include <kumiki/network/port_holder.hpp>
+#include <kumiki/network/bound_port.hpp>
 #include <kumiki/network/port_lock.hpp>
+#include <kumiki/network/port_place.hpp>
 #include <kumiki/network/publish.hpp>
+#include <kumiki/network/socket_address.hpp>
 #include <kumiki/sys/check.hpp>
 
 namespace kumiki::inline v0 {
@@ -82,7 +81,7 @@ class port_reservation {
         std::vector<families> wanted;
         for (const published_port& port : ports) {
             require_valid(port);
-            wanted.push_back(families_of(port, addresses));
+            wanted.push_back(detail::families_of(port, addresses));
         }
         // A port on all addresses first: it holds those on a single one, too.
         for (const bool wild : {true, false})
@@ -121,50 +120,24 @@ class port_reservation {
     }
 
   private:
-    /// What a socket is bound to; all addresses of the family come first.
-    struct place {
-        protocol transport;
-        std::uint16_t number;
-        ip_address address;
-        auto operator<=>(const place&) const = default;
-    };
-    struct families {
-        bool v4 = false;
-        bool v6 = false;
-    };
+    using place = detail::port_place;
+    using families = detail::port_families;
 
     static bool is_sctp(const published_port& port) { return port.transport == protocol::sctp; }
-    static families families_of(const published_port& port, std::span<const ip_address> addresses) {
-        families wanted;
-        for (const ip_address& each : addresses)
-            if (port.covers(each.family())) (each.is_v4() ? wanted.v4 : wanted.v6) = true;
-        if (!wanted.v4 && !wanted.v6)
-            throw invalid_input("published port", to_string(port),
-                                "The container has no address of its family.");
-        return wanted;
-    }
-    static ip_address any_of_family(ip_family family) {
-        return family == ip_family::v4 ? ip_address(std::array<std::uint8_t, 4>{})
-                                       : ip_address(std::array<std::uint8_t, 16>{});
-    }
-    static ip_address address_of(const published_port& port, ip_family family) {
-        return port.address && port.address->family() == family ? *port.address
-                                                                : any_of_family(family);
-    }
 
     void hold_one(const published_port& port, std::uint16_t number, families wanted,
                   const port_reservation& before) {
         for (const ip_family family : {ip_family::v4, ip_family::v6}) {
             if (!(family == ip_family::v4 ? wanted.v4 : wanted.v6)) continue;
-            const place where{port.transport, number, address_of(port, family)};
+            const place where = detail::place_of(port, number, family);
             const bool covered =
-                held_.contains(place{port.transport, number, any_of_family(family)});
+                held_.contains({port.transport, number, detail::any_address(family)});
             if (!covered || where.address.is_unspecified()) {
                 hold(where, before);
                 continue;
             }
             // Held already on all addresses: whether this is one of them is still to be seen.
-            bind_to({protocol::udp, 0, where.address}, where);
+            detail::bind_port({protocol::udp, 0, where.address}, where);
         }
     }
     // What is free for one family may be taken for the other: then another is tried.
@@ -172,15 +145,15 @@ class port_reservation {
                            const port_reservation& before) {
         const ip_family first = wanted.v4 ? ip_family::v4 : ip_family::v6;
         for (int attempt = 0;; ++attempt) {
-            place where{port.transport, 0, address_of(port, first)};
-            unique_fd socket = bind_to(where, where);
+            place where = detail::place_of(port, 0, first);
+            unique_fd socket = detail::bind_port(where, where);
             if (!socket) return hold_any_lock(port, wanted, before);
-            where.number = number_of(socket);
+            where.number = detail::socket_address::own_of(socket.get()).port();
             try {
                 lock(where);
                 held_.emplace(where, std::move(socket));
                 if (wanted.v4 && wanted.v6)
-                    hold({port.transport, where.number, address_of(port, ip_family::v6)}, before);
+                    hold(detail::place_of(port, where.number, ip_family::v6), before);
                 return where.number;
             } catch (const error& failure) {
                 give_back(where);
@@ -198,7 +171,7 @@ class port_reservation {
                 return each;
             } catch (const error& failure) {
                 if (failure.errno_value() != EADDRINUSE) throw;
-                if (wanted.v4) give_back({port.transport, each, address_of(port, ip_family::v4)});
+                if (wanted.v4) give_back(detail::place_of(port, each, ip_family::v4));
             }
         }
         throw unsupported(EPROTONOSUPPORT,
@@ -210,14 +183,14 @@ class port_reservation {
     }
 
     void hold(const place& where, const port_reservation& before) {
-        if (held_.contains(where)) refuse(EADDRINUSE, where, "It is published twice.");
+        if (held_.contains(where)) detail::refuse_port(EADDRINUSE, where, "It is published twice.");
         lock(where);
         unique_fd socket;
         try {
             if (const auto same = before.held_.find(where); same != before.held_.end()) {
                 if (same->second)
                     socket.reset(sys::check(::fcntl(same->second.get(), F_DUPFD_CLOEXEC, 0),
-                                            "duplicate socket", name_of(where)));
+                                            "duplicate socket", to_string(where)));
             } else {
                 socket = bind_beside(where, before);
             }
@@ -230,7 +203,7 @@ class port_reservation {
     void lock(const place& where) {
         if (where.transport == protocol::sctp && locks_ &&
             !locks_->take(where.address, where.number))
-            refuse(EADDRINUSE, where, "It is published for another container.");
+            detail::refuse_port(EADDRINUSE, where, "It is published for another container.");
     }
     void unlock(const place& where) noexcept {
         if (where.transport == protocol::sctp && locks_)
@@ -260,79 +233,13 @@ class port_reservation {
         };
         share(1);
         try {
-            unique_fd made = bind_to(where, where, !ours.empty());
+            unique_fd made = detail::bind_port(where, where, !ours.empty());
             share(0);
             return made;
         } catch (...) {
             share(0);
             throw;
         }
-    }
-    // A socket bound to `to`; none when there are none of the family or the protocol, so that no
-    // other program can take the port either. `wanted` is what an error speaks of.
-    static unique_fd bind_to(const place& to, const place& wanted, bool shared = false) {
-        const bool v4 = to.address.is_v4();
-        const int type = to.transport == protocol::udp ? SOCK_DGRAM : SOCK_STREAM;
-        const int made =
-            ::socket(v4 ? AF_INET : AF_INET6, type | SOCK_CLOEXEC, static_cast<int>(to.transport));
-        if (made < 0 &&
-            (errno == EAFNOSUPPORT || errno == EPROTONOSUPPORT || errno == ESOCKTNOSUPPORT))
-            return {};
-        unique_fd socket(sys::check(made, "open a socket to hold", name_of(wanted)));
-        const auto set = [&](int level, int option, int value) {
-            sys::check(::setsockopt(socket.get(), level, option, &value, sizeof value),
-                       "setsockopt", name_of(wanted));
-        };
-        sockaddr_storage address{};
-        socklen_t size = sizeof(sockaddr_in);
-        if (v4) {
-            auto& four = reinterpret_cast<sockaddr_in&>(address);
-            four.sin_family = AF_INET;
-            four.sin_port = htons(to.number);
-            std::memcpy(&four.sin_addr, to.address.data(), 4);
-        } else {
-            set(IPPROTO_IPV6, IPV6_V6ONLY, 1);
-            auto& six = reinterpret_cast<sockaddr_in6&>(address);
-            six.sin6_family = AF_INET6;
-            six.sin6_port = htons(to.number);
-            std::memcpy(&six.sin6_addr, to.address.data(), 16);
-            size = sizeof(sockaddr_in6);
-        }
-        if (shared) set(SOL_SOCKET, SO_REUSEADDR, 1);
-        if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), size) != 0) {
-            const int code = errno;
-            refuse(code, wanted, remedy(code, wanted));
-        }
-        if (shared) set(SOL_SOCKET, SO_REUSEADDR, 0);
-        return socket;
-    }
-    static std::uint16_t number_of(const unique_fd& socket) {
-        sockaddr_in6 bound{};  // the port is at the same place in both families
-        socklen_t size = sizeof bound;
-        sys::check(::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&bound), &size),
-                   "getsockname");
-        return ntohs(bound.sin6_port);
-    }
-
-    [[noreturn]] static void refuse(int code, const place& where, std::string remedy) {
-        throw error(code, {.operation = "reserve host port",
-                           .object = name_of(where),
-                           .step = {},
-                           .container = {},
-                           .remedy = std::move(remedy)});
-    }
-    static std::string name_of(const place& where) {
-        const std::string text = to_string(where.address);
-        return (where.address.is_v4() ? text : "[" + text + "]") + ":" +
-               std::to_string(where.number) + "/" + std::string(to_string(where.transport));
-    }
-    static std::string remedy(int code, const place& where) {
-        if (code == EACCES) return "Ports below 1024 need CAP_NET_BIND_SERVICE.";
-        if (code == EADDRNOTAVAIL) return "It must be an address of this host.";
-        if (code != EADDRINUSE) return {};
-        const auto holder = port_holder(where.transport, where.address, where.number);
-        return holder ? "It is in use by " + *holder + "."
-                      : "It is in use, perhaps by the published port of another container.";
     }
 
     std::map<place, unique_fd> held_;

@@ -27,6 +27,7 @@
 #include <kumiki/core/ip.hpp>
 #include <kumiki/core/text.hpp>
 #include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_info.hpp>
 #include <kumiki/netlink/nft_view.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>

@@ -1,4 +1,4 @@
-// The sockets of a network's resolver, the addresses of who asks, and how much each may ask at a time.
+// The sockets of a network's resolver, and how much each who asks may ask at a time.
 //
 // socket(7), udp(7), tcp(7). A socket that is bound to the bridge hears nothing from elsewhere, whoever
 // else may have a way to the host's address in the network.
@@ -6,13 +6,10 @@
 
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 
-#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <map>
 #include <optional>
 #include <span>
@@ -23,75 +20,14 @@
 #include <kumiki/core/ip.hpp>
 #include <kumiki/core/unique_fd.hpp>
 #include <kumiki/network/port_holder.hpp>
+#include <kumiki/network/socket_address.hpp>
 #include <kumiki/sys/check.hpp>
 
 namespace kumiki::inline v0::detail {
 
-/// A socket address of either family.
-class name_address {
-  public:
-    name_address() = default;
-    name_address(const ip_address& address, std::uint16_t port) {
-        if (address.is_v4()) {
-            sockaddr_in to{};
-            to.sin_family = AF_INET;
-            to.sin_port = htons(port);
-            std::memcpy(&to.sin_addr, address.data(), 4);
-            std::memcpy(&storage_, &to, sizeof to);
-            size_ = sizeof to;
-        } else {
-            sockaddr_in6 to{};
-            to.sin6_family = AF_INET6;
-            to.sin6_port = htons(port);
-            std::memcpy(&to.sin6_addr, address.data(), 16);
-            std::memcpy(&storage_, &to, sizeof to);
-            size_ = sizeof to;
-        }
-    }
-    /// Whom a connection is with; 0.0.0.0 when that is over.
-    static name_address peer_of(int fd) {
-        name_address peer;
-        socklen_t size = sizeof peer.storage_;
-        if (::getpeername(fd, reinterpret_cast<sockaddr*>(&peer.storage_), &size) == 0)
-            peer.size_ = size;
-        return peer;
-    }
-
-    const sockaddr* get() const noexcept { return reinterpret_cast<const sockaddr*>(&storage_); }
-    socklen_t size() const noexcept { return size_; }
-    /// A message whose sender is put here. It refers to this object and to `part`.
-    msghdr message(iovec& part) noexcept {
-        size_ = sizeof storage_;
-        msghdr into{};
-        into.msg_name = &storage_;
-        into.msg_namelen = size_;
-        into.msg_iov = &part;
-        into.msg_iovlen = 1;
-        return into;
-    }
-    ip_address address() const noexcept {
-        if (storage_.ss_family == AF_INET6) {
-            std::array<std::uint8_t, 16> raw{};
-            std::memcpy(
-                raw.data(),
-                reinterpret_cast<const std::byte*>(&storage_) + offsetof(sockaddr_in6, sin6_addr),
-                raw.size());
-            return ip_address(raw);
-        }
-        std::array<std::uint8_t, 4> raw{};
-        std::memcpy(raw.data(),
-                    reinterpret_cast<const std::byte*>(&storage_) + offsetof(sockaddr_in, sin_addr),
-                    raw.size());
-        return ip_address(raw);
-    }
-
-  private:
-    sockaddr_storage storage_{};
-    socklen_t size_ = sizeof(sockaddr_storage);
-};
-
 /// Sends a datagram if that can be done at once; one that is lost is asked for again.
-inline void send_now(int fd, const name_address& to, std::span<const std::byte> message) noexcept {
+inline void send_now(int fd, const socket_address& to,
+                     std::span<const std::byte> message) noexcept {
     (void)::sendto(fd, message.data(), message.size(), MSG_DONTWAIT | MSG_NOSIGNAL, to.get(),
                    to.size());
 }
@@ -112,7 +48,7 @@ inline unique_fd bind_name_socket(int type, const ip_address& address, const std
     if (type == SOCK_STREAM) set(SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     set(SOL_SOCKET, SO_BINDTODEVICE, bridge.c_str(), bridge.size());
     if (address.is_v6()) set(IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
-    const name_address own(address, 53);
+    const socket_address own(address, 53);
     if (::bind(fd.get(), own.get(), own.size()) != 0) {
         const int code = errno;
         const auto holder =

@@ -7,15 +7,15 @@
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 
-#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include <kumiki/netlink/message.hpp>
+#include <kumiki/netlink/nft_comment.hpp>
+#include <kumiki/netlink/nft_view.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/netlink/view.hpp>
@@ -41,12 +41,7 @@ inline std::optional<rule_count> parse_rule_count(const netlink_message& message
     bool counts = false;
     for (const netlink_attribute& part : message.attributes<nfgenmsg>()) {
         if (part.type() == NFTA_RULE_CHAIN) chain = part.text();
-        const auto bytes = part.payload();
-        // As put_nft_comment() writes it: a type, a length, and the text.
-        if (part.type() == NFTA_RULE_USERDATA && bytes.size() > 2 && bytes[0] == std::byte{0}) {
-            const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-            comment = text.substr(2, text.find('\0', 2) - 2);
-        }
+        if (part.type() == NFTA_RULE_USERDATA) comment = parse_nft_comment(part);
         if (part.type() != NFTA_RULE_EXPRESSIONS) continue;
         for (const netlink_attribute& expression : part.nested()) {
             const auto name = expression.nested().find(NFTA_EXPR_NAME);
@@ -59,10 +54,7 @@ inline std::optional<rule_count> parse_rule_count(const netlink_message& message
                 if (const auto n = data->nested().find(NFTA_COUNTER_BYTES)) found.bytes = n->be64();
             }
             if (name->text() != "immediate") continue;
-            if (const auto decided = data->nested().find(NFTA_IMMEDIATE_DATA))
-                if (const auto verdict = decided->nested().find(NFTA_DATA_VERDICT))
-                    if (const auto code = verdict->nested().find(NFTA_VERDICT_CODE))
-                        found.denies = code->be32() == 0;
+            if (const auto code = parse_nft_verdict(*data)) found.denies = *code == 0;
         }
     }
     if (!counts) return std::nullopt;
@@ -82,10 +74,7 @@ inline std::vector<rule_count> list_rule_counts(netlink_socket& socket,
     std::vector<rule_count> all;
     for (const nft::table& table : {tables.inet, tables.bridge}) {
         netlink_batch request;
-        request.add(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETRULE, NLM_F_DUMP,
-                    nfgenmsg{static_cast<std::uint8_t>(table.family), NFNETLINK_V0, 0},
-                    {"list nftables rules", table.name});
-        request.text(NFTA_RULE_TABLE, table.name);
+        detail::get_nft_rules(request, table);
         for (rule_count& each : socket.dump(request, detail::parse_rule_count))
             all.push_back(std::move(each));
     }

@@ -29,41 +29,23 @@
 #include <kumiki/async/scheduler.hpp>
 #include <kumiki/async/stream.hpp>
 #include <kumiki/core/unique_fd.hpp>
-#include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_info.hpp>
 #include <kumiki/netlink/multicast.hpp>
+#include <kumiki/netlink/nft_value.hpp>
 #include <kumiki/netlink/nft_view.hpp>
+#include <kumiki/netlink/socket.hpp>
+#include <kumiki/netlink/view.hpp>
 #include <kumiki/network/bridge_network.hpp>
+#include <kumiki/network/container_rules.hpp>
+#include <kumiki/network/drift.hpp>
 #include <kumiki/network/network_state.hpp>
+#include <kumiki/network/policy_chain.hpp>
+#include <kumiki/network/rule_snapshot.hpp>
 #include <kumiki/network/ruleset.hpp>
 #include <kumiki/sys/check.hpp>
 #include <kumiki/sys/netns.hpp>
 
 namespace kumiki::inline v0 {
-
-/// What became of a network by a foreign hand.
-enum class drift_kind : std::uint8_t {
-    table_gone,  ///< one of its tables was deleted, perhaps by `nft flush ruleset`
-    rules_changed,  ///< rules or chains are not as they were made
-    element_gone,  ///< what is a container's was taken out of a set
-    bridge_gone,  ///< not healed: the containers are cut off
-    port_gone,  ///< not healed: the host's side of a container's veth pair has left the bridge
-};
-
-/// "table_gone", as the enumerator is spelled.
-constexpr std::string_view to_string(drift_kind kind) noexcept {
-    constexpr std::string_view names[] = {"table_gone", "rules_changed", "element_gone",
-                                          "bridge_gone", "port_gone"};
-    return names[static_cast<std::size_t>(kind)];
-}
-
-/// One such event.
-struct drift {
-    drift_kind kind = drift_kind::table_gone;
-    std::string what{};  ///< "table inet kumiki-web", "chain egress", "element of egress4"
-    std::string by{};  ///< "nft (pid 4711)"; empty where the kernel does not tell
-    /// From when it was noticed to when all was in order; nothing where it was not healed.
-    std::optional<std::chrono::nanoseconds> healed_in{};
-};
 
 namespace detail {
 
@@ -84,8 +66,13 @@ class rule_keeper {
                        "a network's rules");
         }
         const std::lock_guard guard(network_->mutex);
-        heal();
-        as_made_ = shared_rules();
+        // What is learned must be what was healed: nobody may have changed anything in between.
+        for (int attempt = 0; attempt < 10; ++attempt) {
+            const std::uint32_t before = nft::generation(reader_);
+            heal();
+            as_made_ = shared_rules();
+            if (nft::generation(reader_) == before + 1) break;
+        }
     }
 
     /// Readable when there is something to look at.
@@ -115,10 +102,11 @@ class rule_keeper {
         const std::lock_guard guard(network_->mutex);
         // Another process that opens or mends the network makes the same rules anew.
         if (suspect_ && (!worst_ || worst_->kind > drift_kind::rules_changed))
-            if (const auto changed = first_difference(shared_rules()))
-                worst_ = drift{drift_kind::rules_changed, "chain " + *changed, *suspect_, {}};
-        // The chain of rates is made with the first container that has any.
-        if (std::exchange(learns_, false) && !suspect_) as_made_ = shared_rules();
+            if (const auto changed = as_made_.first_difference(shared_rules()))
+                worst_ = drift{drift_kind::rules_changed, *changed, *suspect_, {}};
+        // It is made with the first container that has any.
+        if (learns_ && !suspect_) as_made_.learn_chain(rates_chain, shared_rules());
+        learns_ = learns_ && suspect_;
         suspect_.reset();
         if (worst_ || lost) heal();  // when some was lost, nobody knows what it was
         if (auto healed = std::exchange(worst_, std::nullopt)) {
@@ -132,6 +120,7 @@ class rule_keeper {
     using clock = std::chrono::steady_clock;
 
     void heal() { network_->wall->reassert(); }
+    rule_snapshot shared_rules() { return rule_snapshot::read(reader_, tables_); }
 
     bool is_ours(const nft::event& event) const {
         return event.table == tables_.inet.name &&
@@ -145,17 +134,20 @@ class rule_keeper {
         };
         for (const nft::event& event : pending_) {
             if (!is_ours(event)) continue;
-            if (event.sender == network_->wall->sender()) {
-                learns_ = learns_ || event.object == rates_chain;
-                continue;
-            }
+            learns_ = learns_ || (event.object == rates_chain && !as_made_.has_chain(rates_chain));
+            if (event.sender == network_->wall->sender()) continue;
             switch (event.type) {
             case NFT_MSG_DELTABLE:
                 found(drift_kind::table_gone, event.family == nft::family::inet
                                                   ? "table inet " + event.table
                                                   : "table bridge " + event.table);
                 break;
+            case NFT_MSG_NEWTABLE:  // also when it is switched off
+                suspect_ = by;
+                break;
             case NFT_MSG_DELSET:
+                // Without a name of its own it goes with its rule, which is told, too.
+                if (event.object.starts_with("__")) break;
                 found(drift_kind::rules_changed, "set " + event.object);
                 break;
             case NFT_MSG_NEWCHAIN:
@@ -164,7 +156,7 @@ class rule_keeper {
             case NFT_MSG_DELRULE:
                 if (is_of_own_container(event.object))
                     found(drift_kind::rules_changed, "chain " + event.object);
-                if (!is_of_container(event.object)) suspect_ = by;
+                if (!container_of_chain(event.object)) suspect_ = by;
                 break;
             case NFT_MSG_DELSETELEM:
                 for (const std::string& key : event.keys)
@@ -185,7 +177,8 @@ class rule_keeper {
             message.family_header<ifinfomsg>().ifi_family == AF_UNSPEC)
             news.push_back({drift_kind::bridge_gone, "bridge " + network_->bridge_name(), {}, {}});
         const auto found = network_->wall->connected().find(gone.name);
-        if (found == network_->wall->connected().end() || told_ports_[gone.name] == gone.index)
+        if (found == network_->wall->connected().end() || found->second.ending ||
+            told_ports_[gone.name] == gone.index)
             return;
         told_ports_[gone.name] = gone.index;
         news.push_back({drift_kind::port_gone,
@@ -194,9 +187,6 @@ class rule_keeper {
                         {}});
     }
 
-    static bool is_of_container(std::string_view chain) {
-        return container_of_chain(chain).has_value();
-    }
     bool is_of_own_container(std::string_view chain) const {
         const auto name = container_of_chain(chain);
         if (!name) return false;
@@ -210,34 +200,6 @@ class rule_keeper {
         return false;
     }
 
-    // The chains that are no container's, each as one text.
-    std::map<std::string, std::string> shared_rules() {
-        std::map<std::string, std::string> all;
-        const auto name_of = [](nft::family family, const std::string& chain) {
-            return (family == nft::family::bridge ? "bridge " : "") + chain;
-        };
-        for (const nft::chain_view& chain : nft::list_chains(reader_))
-            if (chain.table == tables_.inet.name && !is_of_container(chain.name))
-                all[name_of(chain.family, chain.name)] =
-                    chain.type + " " + std::to_string(chain.hook) + " " +
-                    std::to_string(chain.priority) + " " +
-                    std::to_string(static_cast<std::uint32_t>(chain.policy)) + "\n";
-        for (const nft::table& table : {tables_.inet, tables_.bridge})
-            for (const nft::rule_view& rule : nft::list_rules(reader_, table))
-                if (!is_of_container(rule.chain))
-                    all[name_of(table.family, rule.chain)] += rule.expressions + "\n";
-        return all;
-    }
-    // A chain more is not ours to take away.
-    std::optional<std::string> first_difference(
-        const std::map<std::string, std::string>& now) const {
-        for (const auto& [name, text] : as_made_) {
-            const auto found = now.find(name);
-            if (found == now.end() || found->second != text) return name;
-        }
-        return std::nullopt;
-    }
-
     std::shared_ptr<network_state> network_;
     unique_fd netns_;
     netlink_subscription rules_;
@@ -245,7 +207,7 @@ class rule_keeper {
     netlink_socket reader_;
     unique_fd both_;
     ruleset tables_;
-    std::map<std::string, std::string> as_made_;
+    rule_snapshot as_made_;
     std::map<std::string, int> told_ports_;
     std::optional<drift> worst_;  // found in this look
     bool learns_ = false;

@@ -9,6 +9,7 @@
 #include <string>
 
 #include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_info.hpp>
 #include <kumiki/netlink/link_kinds.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/netlink/traffic.hpp>
