@@ -19,9 +19,9 @@
 #include <kumiki/core/scope_exit.hpp>
 #include <kumiki/netlink/link.hpp>
 #include <kumiki/netlink/socket.hpp>
-#include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/end_flows.hpp>
 #include <kumiki/network/firewall.hpp>
+#include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/leases.hpp>
 
 namespace kumiki::inline v0::detail {
