@@ -3,7 +3,8 @@
 //
 // A verdict to let pass is that of one chain only: a packet from container to container by a published
 // port meets the sender's policy in "egress" and the receiver's in "ingress"; one from another network meets
-// that one's, too. Other people's tables are neither read nor changed: where they drop, it stays dropped.
+// that one's, too. Other people's tables are never changed: where they drop, it stays dropped, and
+// host_firewall.hpp tells.
 // Pure: firewall.hpp commits it. Kernel: 5.2, for IPv4 and IPv6 alike.
 #pragma once
 

@@ -36,7 +36,8 @@ namespace kumiki::inline v0 {
 struct attach_options {
     /// Ports of the host that lead into the container.
     std::vector<published_port> publish = {};
-    /// Who may reach the published ports.
+    /// Who may reach the published ports. It does not bind the host itself, whose processes may always
+    /// use them: the host is the containers' owner.
     policy ingress = allow_all();
     /// What the container may reach.
     policy egress = allow_all();

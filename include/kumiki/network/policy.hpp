@@ -184,7 +184,7 @@ class policy {
 namespace detail {
 
 /// What a rule of a container's policy is called in comments, logs and explanations: "web:out:0",
-/// "web:in:rest". The list is "out" or "in".
+/// "web:in:rest". The list is "out", "in" or "direct".
 inline std::string rule_name(std::string_view container, std::string_view list,
                              std::optional<std::size_t> rule) {
     return std::string(container) + ":" + std::string(list) + ":" +
