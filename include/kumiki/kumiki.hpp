@@ -136,6 +136,7 @@
 #include <kumiki/core/units.hpp>
 #include <kumiki/core/version.hpp>
 #include <kumiki/netlink/address.hpp>
+#include <kumiki/netlink/bound_sockets.hpp>
 #include <kumiki/netlink/conntrack.hpp>
 #include <kumiki/netlink/datagram.hpp>
 #include <kumiki/netlink/flow.hpp>
@@ -218,6 +219,7 @@
 #include <kumiki/network/port_place.hpp>
 #include <kumiki/network/port_reservation.hpp>
 #include <kumiki/network/publish.hpp>
+#include <kumiki/network/publisher.hpp>
 #include <kumiki/network/rate.hpp>
 #include <kumiki/network/rate_rules.hpp>
 #include <kumiki/network/reconcile.hpp>

@@ -332,6 +332,26 @@ TEST_CASE("A host port in use is told when the container is reserved") {
     CHECK(errno_of([&] { host.hold("box", {.publish = {tcp(8080, 80)}}); }) == EADDRINUSE);
     const auto held = host.hold("box", {.publish = {tcp(8081, 80)}});
     CHECK(errno_of([&] { host.hold("second", {.publish = {tcp(8081, 80)}}); }) == EADDRINUSE);
+    // Who has it, by name, also in another network; whatever the transport, the address, the family.
+    const private_netns inside;
+    const auto link = host.connect(inside, "web",
+                                   {.publish = {tcp(8082, 80), udp(5353, 53), sctp(7000, 70),
+                                                published_port::parse("127.0.0.1:8083:80")}});
+    for (const published_port& wanted :
+         {tcp(8082, 1), udp(5353, 1), sctp(7000, 1), tcp(8083, 1),
+          published_port::parse("[::1]:8082:1"), published_port::parse("127.0.0.1:8083:1")}) {
+        CAPTURE(to_string(wanted));
+        try {
+            host.hold("second", {.publish = {wanted}});
+            FAIL("it was held");
+        } catch (const error& refused) {
+            CHECK(refused.errno_value() == EADDRINUSE);
+            CAPTURE(refused.what());
+            CHECK(
+                std::string(refused.remedy()).find("published for container web of network web") !=
+                std::string::npos);
+        }
+    }
 }
 
 TEST_CASE("An SCTP port is one container's, in all networks of the host, and ends with it") {

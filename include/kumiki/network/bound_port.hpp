@@ -17,6 +17,7 @@
 #include <kumiki/core/unique_fd.hpp>
 #include <kumiki/network/port_holder.hpp>
 #include <kumiki/network/port_place.hpp>
+#include <kumiki/network/publisher.hpp>
 #include <kumiki/network/socket_address.hpp>
 #include <kumiki/sys/check.hpp>
 
@@ -35,9 +36,12 @@ inline std::string port_remedy(int code, const port_place& where) {
     if (code == EACCES) return "Ports below 1024 need CAP_NET_BIND_SERVICE.";
     if (code == EADDRNOTAVAIL) return "It must be an address of this host.";
     if (code != EADDRINUSE) return {};
+    const auto publisher = find_publisher(where.transport, where.address, where.number);
     const auto holder = port_holder(where.transport, where.address, where.number);
+    if (publisher)
+        return "It is published for " + *publisher + (holder ? ", by " + *holder : "") + ".";
     return holder ? "It is in use by " + *holder + "."
-                  : "It is in use, perhaps by the published port of another container.";
+                  : "It is in use, perhaps for a container that is about to start.";
 }
 
 /// A socket bound to `to`, in the calling thread's network namespace; none when there are none of the

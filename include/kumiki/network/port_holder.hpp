@@ -1,8 +1,8 @@
 // Who holds a port of this host: for the error that says that it is in use.
 //
 // Read from /proc/thread-self/net/{tcp,udp}{,6} and the descriptors of all processes (proc(5)), which
-// shows a non-root caller only its own. A TCP socket that is bound and does not listen is not in
-// these tables. Nothing is asked for when all goes well.
+// shows a non-root caller only its own; a TCP socket that is bound and does not listen is asked for by
+// bound_sockets.hpp. Nothing is asked for when all goes well.
 #pragma once
 
 #include <dirent.h>
@@ -20,6 +20,8 @@
 
 #include <kumiki/core/ip.hpp>
 #include <kumiki/core/text.hpp>
+#include <kumiki/netlink/bound_sockets.hpp>
+#include <kumiki/netlink/socket.hpp>
 #include <kumiki/sys/file.hpp>
 
 namespace kumiki::inline v0::detail {
@@ -113,6 +115,14 @@ inline std::optional<std::string> port_holder(protocol transport, const ip_addre
             if (const auto inode = detail::find_bound_socket(*table, address, port))
                 if (auto owner = detail::find_socket_owner(*inode)) return owner;
         }
+        if (transport != protocol::tcp) return std::nullopt;
+        auto socket = netlink_socket::open(NETLINK_SOCK_DIAG);
+        for (const ip_family family : {ip_family::v4, ip_family::v6})
+            for (const bound_socket& each : list_bound_tcp(socket, family))
+                if (each.port == port && each.inode != 0 &&
+                    (each.address == address || each.address.is_unspecified() ||
+                     address.is_unspecified()))
+                    if (auto owner = detail::find_socket_owner(each.inode)) return owner;
     } catch (...) {  // no memory, no /proc: the error is told without the name
     }
     return std::nullopt;

@@ -166,6 +166,7 @@ class port_reservation {
                                 const port_reservation& before) {
         for (std::uint32_t number = locks_ ? 49152 : 65536; number <= 65535; ++number) {
             const auto each = static_cast<std::uint16_t>(number);
+            if (holds(port.transport, each)) continue;
             try {
                 hold_one(port, each, wanted, before);
                 return each;
@@ -182,6 +183,12 @@ class port_reservation {
                            .remedy = "This kernel has no sockets of that protocol."});
     }
 
+    // On whatever address.
+    bool holds(protocol transport, std::uint16_t number) const {
+        const auto found = held_.lower_bound({transport, number, {}});
+        return found != held_.end() && found->first.transport == transport &&
+               found->first.number == number;
+    }
     void hold(const place& where, const port_reservation& before) {
         if (held_.contains(where)) detail::refuse_port(EADDRINUSE, where, "It is published twice.");
         lock(where);
@@ -203,7 +210,7 @@ class port_reservation {
     void lock(const place& where) {
         if (where.transport == protocol::sctp && locks_ &&
             !locks_->take(where.address, where.number))
-            detail::refuse_port(EADDRINUSE, where, "It is published for another container.");
+            detail::refuse_port(EADDRINUSE, where, detail::port_remedy(EADDRINUSE, where));
     }
     void unlock(const place& where) noexcept {
         if (where.transport == protocol::sctp && locks_)
