@@ -51,6 +51,7 @@ struct rule_view {
     std::string chain{};
     std::string expressions{};  ///< names and bytes
     std::optional<std::int32_t> verdict{};  ///< of its last expression, when that is a verdict
+    std::string target{};  ///< the chain that the verdict leads to
     bool is_conditional = false;  ///< something is compared or looked up before
     std::string comment{};
 };
@@ -179,6 +180,7 @@ inline rule_view parse_rule(const netlink_message& message) {
             const std::string_view kind = name->text();
             rule.expressions.append(kind).push_back('\0');
             rule.verdict.reset();
+            rule.target.clear();
             rule.is_conditional = rule.is_conditional || kind == "cmp" || kind == "lookup" ||
                                   kind == "range" || kind == "limit" || kind == "match" ||
                                   kind == "connlimit" || kind == "quota";
@@ -187,9 +189,12 @@ inline rule_view parse_rule(const netlink_message& message) {
             rule.expressions += detail::nft_bytes(*data);
             if (kind != "immediate") continue;
             if (const auto decided = data->nested().find(NFTA_IMMEDIATE_DATA))
-                if (const auto verdict = decided->nested().find(NFTA_DATA_VERDICT))
+                if (const auto verdict = decided->nested().find(NFTA_DATA_VERDICT)) {
                     if (const auto code = verdict->nested().find(NFTA_VERDICT_CODE))
                         rule.verdict = static_cast<std::int32_t>(code->be32());
+                    if (const auto chain = verdict->nested().find(NFTA_VERDICT_CHAIN))
+                        rule.target = chain->text();
+                }
         }
     }
     return rule;

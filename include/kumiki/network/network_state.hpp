@@ -174,7 +174,7 @@ class network_state {
         if (options.subnet6) pool6.emplace(*options.subnet6, directory, "leases6");
         remover.emplace(netlink_socket::open(NETLINK_ROUTE),
                         netlink_socket::open(NETLINK_NETFILTER), *wall, mutex);
-        if (alone) tell_obstacles(netns_.get(), options.name, bridge_name());
+        if (alone) tell_obstacles(netns_.get(), options, bridge_name());
         undo.dismiss();
     }
     std::string describe() const {
