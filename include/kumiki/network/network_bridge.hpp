@@ -145,6 +145,8 @@ inline void tell_obstacles(int netns, const bridge_options& options, const std::
     try {
         for (const firewall_obstacle& each : find_obstacles(netns, bridge, options.names))
             report_notice(to_string(each));
+        if (options.subnet6)
+            if (const auto told = loopback_obstacle(netns, bridge)) report_notice(*told);
     } catch (const error& failure) {  // theirs could not be read: that stops nobody
         report_notice(failure.what());
     }
