@@ -3,12 +3,15 @@
 //
 // Pure: the same answers as the kernel's, from the same firewall_rules. A rule is called as in its
 // comment in the kernel: "web:out:0" is the first rule of web's egress policy, "web:in:rest" what its
-// ingress policy says to the rest, "base:CHAIN:WHY" a rule that all containers share.
+// ingress policy says to the rest, "base:CHAIN:WHY" a rule that all containers share. What depends on
+// the policy of a container that others have connected, perhaps another process, is not known:
+// "unknown:10.88.0.5 is leased elsewhere".
 // Left out: other people's tables, what the host's routes refuse (martians, rp_filter), rates (a packet
 // within its rate is meant), neighbour discovery.
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -29,7 +32,9 @@ namespace kumiki::inline v0 {
 
 /// What becomes of a packet.
 struct explanation {
-    access verdict = access::allow;
+    access verdict = access::allow;  ///< access::deny for what is not known
+    /// False when it is for the rules of a container that is connected elsewhere to say.
+    bool is_known = true;
     /// The rule that decided; of a packet that passes, the last one. Empty: no rule is about it.
     std::string rule{};
     /// Where it came by, in order: chains, and the rules in them that let it go on.
@@ -42,6 +47,8 @@ struct explanation {
 struct network_rules {
     firewall_options options{};
     std::vector<firewall_rules> containers{};
+    /// Addresses of containers that are connected, but whose rules are not known.
+    std::vector<ip_address> elsewhere{};
 };
 
 namespace detail {
@@ -68,6 +75,11 @@ class explained_packet {
         } else if (check_egress(to)) {
             check_ingress(to);
         }
+        // What is denied by a rule that is known stays denied, whatever the unknown one says.
+        if (unknown_ && result_.verdict == access::allow) {
+            deny("unknown:" + to_string(*unknown_) + " is leased elsewhere");
+            result_.is_known = false;
+        }
         return std::move(result_);
     }
 
@@ -75,6 +87,10 @@ class explained_packet {
     static bool is_in(const network_rules& network, const ip_address& address) {
         return std::any_of(network.options.subnets.begin(), network.options.subnets.end(),
                            [&](const cidr& subnet) { return subnet.contains(address); });
+    }
+    static bool is_elsewhere(const network_rules& network, const ip_address& address) {
+        return std::find(network.elsewhere.begin(), network.elsewhere.end(), address) !=
+               network.elsewhere.end();
     }
     static const firewall_rules* owner(const network_rules& network, const ip_address& address) {
         for (const firewall_rules& each : network.containers)
@@ -86,7 +102,9 @@ class explained_packet {
 
     void find_input() {
         for (const network_rules& network : networks_) {
-            if (packet_.input == network.options.bridge) from_ = &network;
+            if (packet_.input == network.options.bridge ||
+                (packet_.input.empty() && is_elsewhere(network, packet_.source)))
+                from_ = &network;
             for (const firewall_rules& each : network.containers)
                 if (packet_.input.empty() ? owner(network, packet_.source) == &each
                                           : packet_.input == each.port) {
@@ -161,6 +179,15 @@ class explained_packet {
                                          .port = port,
                                          .interface = interface,
                                          .members = &members});
+        // A rule before it may mean the peer by a label or a name, that it has elsewhere.
+        const auto& all = rules.rules();
+        if (is_elsewhere(network, peer) &&
+            std::any_of(all.begin(),
+                        all.begin() + static_cast<std::ptrdiff_t>(found.rule.value_or(all.size())),
+                        [](const policy_rule& each) { return each.peers.member_key(); })) {
+            unknown_ = peer;
+            return true;
+        }
         return end(found.verdict, rule_name(container.container, chain, found.rule));
     }
     // The host's own services, and a ping.
@@ -173,6 +200,8 @@ class explained_packet {
         }
         if (packet_.is_echo_request() && sender != nullptr)
             decide(*from_, *sender, "out", sender->egress, packet_.destination, 0, "");
+        else if (packet_.is_echo_request() && is_elsewhere(*from_, packet_.source))
+            unknown_ = packet_.source;
         else
             deny("base:host:the host is not a peer");
     }
@@ -195,7 +224,12 @@ class explained_packet {
     bool check_egress(const ip_address& to) {
         if (from_ == nullptr) return true;
         const auto* sender = owner(*from_, packet_.source);
-        if (sender == nullptr) return deny("base:egress:not a container's address");
+        if (sender == nullptr) {
+            if (!is_elsewhere(*from_, packet_.source))
+                return deny("base:egress:not a container's address");
+            unknown_ = packet_.source;
+            return true;
+        }
         return decide(*from_, *sender, "out", sender->egress, packet_.destination,
                       packet_.destination_port, output_to(to));
     }
@@ -204,6 +238,10 @@ class explained_packet {
             if (!is_in(network, to)) continue;
             const auto* receiver = owner(network, to);
             if (!result_.led_to) {
+                if (from_ == &network && is_elsewhere(network, to)) {
+                    unknown_ = to;
+                    return true;
+                }
                 if (from_ != &network || receiver == nullptr || receiver->direct == deny_all())
                     return deny("base:ingress:not published");
                 return decide(network, *receiver, "direct", receiver->direct, packet_.source,
@@ -223,6 +261,7 @@ class explained_packet {
     const firewall_rules* sender_ = nullptr;
     std::string input_;
     bool from_host_ = false;
+    std::optional<ip_address> unknown_;  // whose rules would have to be asked
     explanation result_;
 };
 

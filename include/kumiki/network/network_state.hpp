@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -91,11 +92,15 @@ class network_state {
     /// The directory that all networks of the namespace share, for locks.
     int shared_directory() const noexcept { return host_.directory(); }
 
-    /// The rules of this network as far as this process knows them.
-    network_rules rules() {
+    /// The rules of this network as far as this object knows them, and which of `asked` have others.
+    network_rules rules(std::initializer_list<ip_address> asked) {
         const std::lock_guard guard(mutex);
-        network_rules known{wall->options(), {}};
+        network_rules known{.options = wall->options()};
         for (const auto& [name, each] : wall->connected()) known.containers.push_back(each);
+        for (const ip_address& address : asked) {
+            const auto& pool = address.is_v4() ? pool4 : pool6;
+            if (pool && pool->is_leased_elsewhere(address)) known.elsewhere.push_back(address);
+        }
         return known;
     }
     /// The host's own addresses, and its routes.
