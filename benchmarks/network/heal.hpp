@@ -2,12 +2,14 @@
 // as a stranger sees it, who made the one change and is told of the other.
 #pragma once
 
+#include <arpa/inet.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <poll.h>
 
 #include <atomic>
 #include <memory>
+#include <stdexcept>
 #include <stop_token>
 #include <string>
 #include <thread>
