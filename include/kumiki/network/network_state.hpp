@@ -124,8 +124,8 @@ class network_state {
     void open(int directory, bool alone) {
         if (!alone) {
             const auto theirs = sys::try_read_file_at(directory, "settings").value_or("");
-            take_chosen(theirs);
-            if (theirs != describe())
+            take_chosen(options, theirs);
+            if (theirs != describe(options))
                 throw error(EEXIST, {.operation = "open network",
                                      .object = options.name,
                                      .remedy = "It is open with other settings: " + theirs});
@@ -164,7 +164,7 @@ class network_state {
             else
                 adopt_bridge(directory, netns_.get(), route, bridge, gateways_of(options));
             sys::open_at(directory, "settings", O_WRONLY | O_CREAT | O_TRUNC, 0600);
-            sys::write_file_at(directory, "settings", describe());
+            sys::write_file_at(directory, "settings", describe(options));
         }
         const auto found = find_link(route, bridge_name());
         if (!found)
@@ -181,22 +181,6 @@ class network_state {
                         netlink_socket::open(NETLINK_NETFILTER), *wall, mutex);
         if (alone) tell_obstacles(netns_.get(), options, bridge_name());
         undo.dismiss();
-    }
-    std::string describe() const {
-        return to_string(options.subnet) +
-               (options.subnet6 ? " " + to_string(*options.subnet6) : "") +
-               (options.mtu ? " mtu " + std::to_string(*options.mtu) : "") +
-               (is_own_bridge() ? "" : " bridge " + options.existing_bridge) +
-               (options.rules == rule_lifetime::with_process ? " rules with process" : "") +
-               (options.names == name_service::on ? " names " + options.domain : "");
-    }
-    // The networks that were chosen by whom this one is shared with, out of what describe() wrote.
-    void take_chosen(std::string_view theirs) {
-        const auto next = [&] { return cidr::try_parse(next_field(theirs, ' ').value_or("")); };
-        const auto four = next();
-        if (four && is_chosen(options.subnet)) options.subnet = *four;
-        if (!options.subnet6 || !is_chosen(*options.subnet6)) return;
-        if (const auto six = next()) options.subnet6 = *six;
     }
     void delete_links() { delete_network_links(route, options.name); }
     void remove_all(int directory) noexcept {
