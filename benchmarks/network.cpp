@@ -1,9 +1,10 @@
 // bench_network: what a container's network costs: an endpoint set up and taken back, 206 ports published
-// among many, a connection through many mappings, and throughput. benchmarks/run builds it; see
-// docs/performance.md.
+// among many, a connection through many mappings, rules put back, and throughput. benchmarks/run builds it;
+// see docs/performance.md.
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -17,6 +18,7 @@
 #include <kumiki/core/text.hpp>
 
 #include "network/endpoint.hpp"
+#include "network/heal.hpp"
 #include "network/hosts.hpp"
 #include "network/programs.hpp"
 #include "network/throughput.hpp"
@@ -192,6 +194,25 @@ void measure_connections(const network_place& where, std::size_t rounds, nlohman
            json);
 }
 
+void measure_healing(const network_place& where, std::size_t rounds, nlohmann::json& json) {
+    std::vector<std::unique_ptr<kept_host>> hosts;
+    std::vector<series> field;
+    for (const std::size_t containers : {1U, 100U}) {
+        hosts.push_back(std::make_unique<kept_host>(where, containers));
+        field.push_back({fmt::format("{} container{}", containers, containers == 1 ? "" : "s"),
+                         [host = hosts.back().get()] { return host->flush(); }});
+    }
+    measure(field, rounds);
+    const std::string title = "rules are back after a foreign flush";
+    report(title, "us", field, {{field[1].name, field[0].name}}, json);
+    for (const series& each : field) {
+        if (each.samples.empty()) continue;
+        const double worst = std::ranges::max(each.samples);
+        json[title][each.name]["max"] = worst;
+        fmt::print("\nThe worst with {}: {:.1f} us.\n", each.name, worst);
+    }
+}
+
 void measure_throughput(const network_place& where, std::size_t rounds, nlohmann::json& json) {
     if (!fs::exists("/usr/bin/iperf3"))
         return fmt::print(stderr, "iperf3 is not there: throughput is left out.\n");
@@ -234,13 +255,14 @@ void run(const options& wanted) {
     if (wanted.wants("endpoint")) measure_endpoints(where, wanted.rounds, json);
     if (wanted.wants("publish")) measure_publishing(where, wanted.rounds, json);
     if (wanted.wants("connection")) measure_connections(where, wanted.rounds, json);
+    if (wanted.wants("heal")) measure_healing(where, wanted.rounds, json);
     if (wanted.wants("throughput")) measure_throughput(where, wanted.rounds, json);
     if (!wanted.json.empty()) std::ofstream(wanted.json) << json.dump(1) << '\n';
 }
 
 constexpr const char* usage =
     "bench_network [--rounds N] [--only NAME]... [--json FILE]\n"
-    "NAME is endpoint, publish, connection or throughput.\n";
+    "NAME is endpoint, publish, connection, heal or throughput.\n";
 
 bool parse(int argc, char** argv, options& to) {
     for (int i = 1; i + 1 < argc; i += 2) {

@@ -52,6 +52,7 @@ class kumiki_host {
     /// Waits for what is left of those that are gone.
     void drain() { network_.attach().network->remover->drain(); }
     kumiki::firewall& rules() noexcept { return others_; }
+    const kumiki::bridge_network& network() const noexcept { return network_; }
 
   private:
     kumiki::bridge_network make(const network_place& where) const {

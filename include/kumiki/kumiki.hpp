@@ -186,6 +186,7 @@
 #include <kumiki/network/endpoint_remover.hpp>
 #include <kumiki/network/existing_bridge.hpp>
 #include <kumiki/network/explain.hpp>
+#include <kumiki/network/explanation.hpp>
 #include <kumiki/network/firewall.hpp>
 #include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/flow_rules.hpp>

@@ -1,10 +1,12 @@
 // A container with a network of its own, from end to end: a host, an outside, packets.
+#include <functional>
 #include <string>
 #include <thread>
 
 #include <kumiki/container/container.hpp>
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/link.hpp>
+#include <kumiki/netlink/link_kinds.hpp>
 #include <kumiki/network/bridge_network.hpp>
 #include <kumiki/network/resolver.hpp>
 
@@ -96,16 +98,29 @@ const std::string serve =
     "0.01; done; "
     "echo ready; sleep 1000";
 
-/// Starts a server, waits until it serves, and gives it to `use` on the host.
-task<void> serving(scheduler& io, container_spec spec, kumiki_test::use_container use) {
+/// Starts a server, waits until it serves, and gives it to `use` on the host with what it said.
+using use_server = std::function<void(container&, const std::string&)>;
+task<void> telling(scheduler& io, container_spec spec, use_server use) {
     kumiki_test::pipe_pair pipe;
     spec.process.stdio[1] = pipe.out.get();
     auto box = co_await container::start(io, std::move(spec));
     pipe.out.reset();
-    std::byte buffer[16];
-    auto size = co_await io.read(pipe.in.get(), buffer);
-    CHECK(size == 6);
-    use(box);
+    std::string told;
+    while (!told.ends_with("ready\n")) {
+        std::byte buffer[1024];
+        auto size = co_await io.read(pipe.in.get(), buffer);
+        INFO(told);
+        REQUIRE(size > 0);
+        told.append(reinterpret_cast<const char*>(buffer), size);
+    }
+    use(box, told);
+}
+task<void> serving(scheduler& io, container_spec spec, kumiki_test::use_container use) {
+    use_server told = [use = std::move(use)](container& box, const std::string& text) {
+        CHECK(text == "ready\n");
+        use(box);
+    };
+    co_await telling(io, std::move(spec), std::move(told));
 }
 
 std::vector<std::string> bridges_and_veths(const private_netns& ns) {
@@ -279,6 +294,69 @@ TEST_CASE("a published port that is taken is refused by name before there is a p
             CHECK(failure.errno_value() == EADDRINUSE);
             CHECK(std::string(failure.what()).find("8080") != std::string::npos);
         }
+    });
+}
+
+TEST_CASE("a container without a network has devices of the host's, which come home at its end") {
+    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    const bool has_users = GENERATE(false, true);
+    const bool parent_goes = GENERATE(false, true);
+    CAPTURE(has_users, parent_goes);
+    site here;
+    here.host.run([&] {
+        auto route = netlink_socket::open(NETLINK_ROUTE);
+        netlink_batch make;
+        create_macvlan(make, {.name = "mv0", .parent = find_link(route, "up0")->index});
+        route.transact(make);
+        scheduler io;
+        auto spec = here.spec("ip -o -4 addr show eth0; ip route; cat /etc/hosts; " + serve);
+        if (has_users)
+            spec.user_namespace =
+                user_mapping{id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})};
+        const std::string name = spec.name;
+        spec.network = moved_devices{{{.link = "mv0",
+                                       .inside = {.name = "eth0",
+                                                  .addresses = {"192.0.2.40/24"_cidr},
+                                                  .gateway = "192.0.2.7"_ip}}}};
+        io.run(telling(io, std::move(spec), [&](container& box, const std::string& told) {
+            CHECK(box.network() == nullptr);
+            CHECK(told.find("192.0.2.40/24") != std::string::npos);
+            CHECK(told.find("default via 192.0.2.7 dev eth0") != std::string::npos);
+            CHECK(told.find("192.0.2.40\t" + name) != std::string::npos);
+            CHECK(here.fetch(here.outside, "192.0.2.40"_ip, 80) == "a page\n");
+            CHECK_FALSE(find_link(route, "mv0"));
+            if (!parent_goes) return;
+            netlink_batch gone;
+            delete_link(gone, "up0");
+            route.transact(gone);
+        }));
+        const auto home = find_link(route, "mv0");
+        CHECK(home.has_value() == !parent_goes);
+        if (home) CHECK_FALSE(home->is_up);
+    });
+}
+
+TEST_CASE("a start with a device that is not there fails, and brings the others home") {
+    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    site here;
+    here.host.run([&] {
+        auto route = netlink_socket::open(NETLINK_ROUTE);
+        scheduler io;
+        auto spec = here.spec("exit 0");
+        spec.network = moved_devices{{{.link = "up0"}, {.link = "nowhere0"}}};
+        try {
+            io.run(kumiki_test::start_and_wait(io, spec));
+            FAIL("there is no such device");
+        } catch (const error& failure) {
+            CHECK(failure.errno_value() == ENODEV);
+            CHECK(failure.object().find("nowhere0") != std::string::npos);
+        }
+        const auto home = find_link(route, "up0");
+        REQUIRE(home);
+        CHECK(home->is_up);
+        CHECK(list_addresses(route, home->index).size() >= 2);
+        spec.network = moved_devices{{{.link = "a/b"}}};
+        CHECK_THROWS_AS(spec.validate(), invalid_input);
     });
 }
 

@@ -174,6 +174,7 @@ TEST_CASE("A container sends through the user's bridge from its own addresses al
 
 TEST_CASE("A killed process's changes of the user's bridge are changed back by the next to open") {
     NEEDS_NETNS;
+    const bool is_damaged = GENERATE(false, true);
     users_host host;
     const std::string before = host.state();
     int ready[2];
@@ -195,6 +196,12 @@ TEST_CASE("A killed process's changes of the user's bridge are changed back by t
     ::kill(child, SIGKILL);
     REQUIRE(::waitpid(child, nullptr, 0) == child);
     CHECK(says(witness(host.ns, "ip addr show dev br0"), "10.88.0.1/24"));
+    if (is_damaged) {  // what cannot be read of the record keeps nobody from the rest of it
+        const std::string network =
+            host.place.path() + "/net-" + std::to_string(host.socket.netns_cookie()) + "/web";
+        const unique_fd record = sys::open_at(AT_FDCWD, network + "/bridge", O_WRONLY | O_APPEND);
+        REQUIRE(::write(record.get(), "address 10.88\nset\n", 18) == 18);
+    }
     (void)host.open(host.options());
     CHECK(difference(before, host.state()) == "");
     ::close(ready[0]);

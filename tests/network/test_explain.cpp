@@ -9,6 +9,7 @@
 #include <kumiki/network/explain.hpp>
 
 #include "network/lab.hpp"
+#include "network/town.hpp"
 #include "network/traffic.hpp"
 #include "support/catch.hpp"
 
@@ -293,6 +294,95 @@ TEST_CASE("What a packet meets is explained rule by rule") {
     CHECK(rule("192.0.2.1"_ip, "10.88.0.2"_ip, 1234) == "+");
 }
 
+TEST_CASE(
+    "What depends on the rules of a container that is connected elsewhere is told as unknown") {
+    auto a = rules_of_a();
+    a.ingress = deny_all().allow("192.0.2.0/24"_cidr);
+    std::vector networks{web_of({a}), db_of({rules_of_c()})};
+    networks[0].elsewhere = {"10.88.0.9"_ip, "fd00:88::9"_ip};
+    const host_view host = host_of_lab();
+    const auto rule = [&](ip_address from, ip_address to, std::uint16_t port,
+                          std::uint8_t transport = 6, const char* input = "") {
+        const explanation all = explain({.source = from,
+                                         .destination = to,
+                                         .transport = transport,
+                                         .destination_port = port,
+                                         .input = input},
+                                        networks, host);
+        CHECK(all.is_known == (all.rule.find("unknown:") != 0));
+        CHECK((all.path.empty() ? "" : all.path.back()) == all.rule);
+        return (all.verdict == access::allow ? "+" : "-") + all.rule;
+    };
+    const std::string unknown = "-unknown:10.88.0.9 is leased elsewhere";
+    // Its egress policy would have to be asked, and that for directions from its siblings.
+    CHECK(rule("10.88.0.9"_ip, "192.0.2.2"_ip, 80) == unknown);
+    CHECK(rule("10.88.0.9"_ip, "192.0.2.2"_ip, 80, 6, "km-web") == unknown);
+    CHECK(rule("10.88.0.2"_ip, "10.88.0.9"_ip, 80) == unknown);
+    CHECK(rule("fd00:88::9"_ip, "2001:db8::2"_ip, 80) == "-unknown:fd00:88::9 is leased elsewhere");
+    CHECK(rule("10.88.0.9"_ip, "192.0.2.1"_ip, 0, 1) == unknown);  // a ping
+    // What others deny, or nobody has a say in, is known all the same.
+    CHECK(rule("10.88.0.9"_ip, "192.0.2.1"_ip, 8080) == "-a:in:rest");
+    CHECK(rule("10.88.0.9"_ip, "192.0.2.1"_ip, 22) == "-base:host:the host is not a peer");
+    CHECK(rule("10.88.0.9"_ip, "10.89.0.2"_ip, 60) == "-base:ingress:not published");
+    CHECK(rule("192.0.2.2"_ip, "10.88.0.9"_ip, 80) == "-base:ingress:not published");
+    CHECK(rule("10.88.0.9"_ip, "192.0.2.2"_ip, 80, 6, "up") == "-base:guard:not from the network");
+    // Which labels it has, nobody here knows.
+    networks[0].containers[0].ingress = deny_all().allow(label{"front"});
+    networks[0].containers[0].egress = deny_all().deny("192.0.2.0/24"_cidr).allow(label{"front"});
+    CHECK(rule("10.88.0.9"_ip, "192.0.2.1"_ip, 8080) == unknown);
+    CHECK(rule("10.88.0.2"_ip, "10.88.0.9"_ip, 80) == unknown);
+    CHECK(rule("10.88.0.2"_ip, "192.0.2.2"_ip, 80) == "-a:out:0");
+    networks[0].containers[0].egress = deny_all();
+    CHECK(rule("10.88.0.2"_ip, "10.88.0.9"_ip, 80) == "-a:out:rest");
+    // Nobody has this one.
+    CHECK(rule("10.88.0.8"_ip, "192.0.2.2"_ip, 80, 6, "km-web") ==
+          "-base:egress:not a container's address");
+}
+
+TEST_CASE(
+    "A network shared with another process explains no packets of its containers by guesswork") {
+    NEEDS_NETNS;
+    town all;
+    const bridge_network theirs = all.host.ns.run([&] {
+        return bridge_network::open({.name = "web",
+                                     .subnet = "10.88.0.0/24"_cidr,
+                                     .subnet6 = "fd00:88::/64"_cidr,
+                                     .state_directory = all.place.path()});
+    });
+    const node inside;
+    const node own;
+    auto link = all.connect(theirs, inside, "theirs", {.egress = deny_all().allow(tcp(80))});
+    const auto ours = all.connect(*all.web, own, "ours");
+    const auto address = link.addresses()[0];
+    const auto told = [&](const bridge_network& by, std::uint16_t port) {
+        return by.explain({.source = address,
+                           .destination = "192.0.2.2"_ip,
+                           .transport = 6,
+                           .source_port = 40000,
+                           .destination_port = port});
+    };
+    // The kernel knows their rules, and so do they.
+    for (const std::uint16_t port : {std::uint16_t{80}, std::uint16_t{81}}) {
+        const auto server = serve(all.outside.ns, tcp_type, "0.0.0.0"_ip, port);
+        CHECK(reaches(inside, tcp_type, "192.0.2.2"_ip, port, server, 500).has_value() ==
+              (port == 80));
+        CHECK(told(theirs, port).is_known);
+        CHECK(told(theirs, port).verdict == (port == 80 ? access::allow : access::deny));
+        const explanation guess = told(*all.web, port);
+        CHECK_FALSE(guess.is_known);
+        CHECK(guess.rule == "unknown:" + to_string(address) + " is leased elsewhere");
+    }
+    // Of one's own all is known.
+    CHECK(all.web
+              ->explain({.source = ours.addresses()[0],
+                         .destination = "192.0.2.2"_ip,
+                         .transport = 6,
+                         .destination_port = 80})
+              .is_known);
+    link.disconnect();
+    CHECK(told(*all.web, 80).is_known);
+}
+
 TEST_CASE("A packet is spelled as people write it") {
     CHECK(to_string(packet{.source = "192.0.2.2"_ip,
                            .destination = "192.0.2.1"_ip,
@@ -399,4 +489,29 @@ TEST_CASE("What is explained of packets at random is what the kernel does to the
     // Both answers were given, each of them often.
     CHECK(passed > number / 10);
     CHECK(passed < number - number / 10);
+}
+
+TEST_CASE("On a user's bridge its others are told from containers, as the rules do") {
+    network_rules net{.options = {.network = "web",
+                                  .bridge = "br0",
+                                  .subnets = {"10.88.0.0/24"_cidr, "fd00:88::/64"_cidr},
+                                  .use = bridge_use::shared},
+                      .containers = {{.container = "a",
+                                      .port = "km2x2",
+                                      .addresses = {"10.88.0.2"_ip, "fd00:88::2"_ip},
+                                      .egress = deny_all()}}};
+    const host_view host{.addresses = {"10.88.0.1"_ip, "192.168.7.1"_ip}};
+    const auto rule = [&](packet asked) { return explain(asked, std::span(&net, 1), host).rule; };
+    const packet forged{.source = "10.88.0.2"_ip, .destination = "192.0.2.1"_ip, .input = "br0"};
+    CHECK(rule(forged) == "base:guard:not sent by a container");
+    packet neighbours{.source = "192.168.7.9"_ip, .destination = "192.0.2.1"_ip, .input = "br0"};
+    CHECK(rule(neighbours).empty());
+    neighbours.destination = "192.168.7.1"_ip;  // the host's own services: not ours to judge
+    CHECK(rule(neighbours).empty());
+    neighbours.destination = "10.88.0.2"_ip;
+    CHECK(rule(neighbours) == "base:ingress:not published");
+    const packet own{.source = "10.88.0.2"_ip, .destination = "192.0.2.1"_ip, .input = "km2x2"};
+    CHECK(rule(own) == "a:out:rest");
+    net.options.use = bridge_use::own;
+    CHECK(rule(forged) == "a:out:rest");
 }

@@ -26,6 +26,7 @@
 #include <kumiki/core/observer.hpp>
 #include <kumiki/core/unique_fd.hpp>
 #include <kumiki/network/endpoint.hpp>
+#include <kumiki/network/moved_link.hpp>
 #include <kumiki/security/seccomp_listener.hpp>
 #include <kumiki/sys/pidfd.hpp>
 
@@ -36,6 +37,7 @@ struct container_parts {
     std::string name;
     cgroup group;
     std::optional<endpoint> attached;
+    std::vector<moved_link> devices;  ///< of a container that is in no network
     unique_fd terminal;
     std::unique_ptr<seccomp_listener> calls;
     standard_pipes pipes;
@@ -76,6 +78,7 @@ struct container_parts {
     }
     /// Without waiting for the interface's end, which the network sees to.
     void release_network() {
+        devices.clear();
         if (!attached) return;
         release_quietly([&] { attached->disconnect_soon(); });
         attached.reset();

@@ -29,17 +29,29 @@
 #include <kumiki/container/start_calls.hpp>
 #include <kumiki/container/start_error.hpp>
 #include <kumiki/network/endpoint.hpp>
+#include <kumiki/network/moved_link.hpp>
 #include <kumiki/ns/namespace_fd.hpp>
 #include <kumiki/ns/subordinate_ids.hpp>
 #include <kumiki/ns/user_namespace.hpp>
 
 namespace kumiki::inline v0::detail {
 
+/// What the supervisor does to a container's network namespace.
+struct network_work {
+    std::optional<endpoint_reservation> reservation{};
+    moved_devices devices{};
+
+    bool is_none() const noexcept { return !reservation && devices.all.empty(); }
+};
+
 /// Connects a container to its network while its child mounts, and lets the child go on.
-inline void connect_network(container_parts& parts, std::optional<endpoint_reservation> reservation,
-                            int netns, const child_process& child) {
-    if (reservation) parts.attached.emplace(std::move(*reservation).connect(netns));
-    if (reservation) parts.line.mark("network");
+inline void connect_network(container_parts& parts, network_work work, int netns,
+                            const child_process& child) {
+    const bool is_none = work.is_none();
+    if (work.reservation) parts.attached.emplace(std::move(*work.reservation).connect(netns));
+    for (moved_device& each : work.devices.all)
+        parts.devices.push_back(moved_link::move(netns, each.link, std::move(each.inside)));
+    if (!is_none) parts.line.mark("network");
     child.signal_go();
 }
 
@@ -48,14 +60,14 @@ struct work_for_born {
     const user_mapping& ids;
     const child_process& child;
     container_parts& parts;
-    std::optional<endpoint_reservation>& reservation;
+    network_work& network;
     map_writer writer;
 
     template <class = void>
     task<void> operator()(scheduler& io) const {
         // While it waits: once it goes on it may fail, and be gone before its namespace is opened.
         std::optional<namespace_fd> netns;
-        if (reservation) netns = namespace_fd::of_pidfd(child.pidfd(), namespace_kind::net);
+        if (!network.is_none()) netns = namespace_fd::of_pidfd(child.pidfd(), namespace_kind::net);
         if (writer == map_writer::programs) {
             // They run for milliseconds, as processes of their own.
             co_await offload(io,
@@ -69,7 +81,7 @@ struct work_for_born {
             child.signal_go();
             co_return;
         }
-        connect_network(parts, std::exchange(reservation, {}), netns->get(), child);
+        connect_network(parts, std::exchange(network, {}), netns->get(), child);
     }
 };
 

@@ -117,20 +117,23 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
     const std::string hostname =
         spec.hostname.empty() ? hostname_from(parts->name) : require_hostname(spec.hostname);
     const auto* attachment = std::get_if<network_attachment>(&spec.network);
+    network_work to_connect;
+    if (const auto* moved = std::get_if<moved_devices>(&spec.network)) to_connect.devices = *moved;
     control_sockets sockets = control_sockets::make();
     std::optional<netns_maker> netns;
     if (!spec.user_namespace && has(spec.all_namespaces(), namespace_kind::net))
-        netns.emplace(sockets.own.get(), attachment == nullptr);
+        netns.emplace(sockets.own.get(), attachment == nullptr && to_connect.is_none());
     parts->line.mark("validate");
 
     parts->group = make_group_for(caller, parts->name, spec);
     parts->line.mark("cgroup");
 
-    std::optional<endpoint_reservation> reservation;
     std::vector<ip_address> addresses;
+    for (const moved_device& each : to_connect.devices.all)
+        for (const cidr& own : each.inside.addresses) addresses.push_back(own.address);
     if (attachment != nullptr) {
-        reservation.emplace(reserve(*attachment, parts->name));
-        addresses = reservation->addresses();
+        to_connect.reservation.emplace(reserve(*attachment, parts->name));
+        addresses = to_connect.reservation->addresses();
         parts->line.mark("leases");
     }
 
@@ -163,12 +166,11 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
     child.submit(std::move(program), std::move(sockets));
     std::optional<work_for_born> work;
     if (spec.user_namespace)
-        work.emplace(
-            work_for_born{*spec.user_namespace, child, *parts, reservation, caller.writer});
+        work.emplace(work_for_born{*spec.user_namespace, child, *parts, to_connect, caller.writer});
     else if (!netns)
         child.signal_go();
-    else if (attachment != nullptr && netns->wait() == 0)
-        connect_network(*parts, std::exchange(reservation, {}), netns->fd(), child);
+    else if (!to_connect.is_none() && netns->wait() == 0)
+        connect_network(*parts, std::exchange(to_connect, {}), netns->fd(), child);
     from_child got;
     auto in_time = co_await with_timeout(io, spec.start_limit, follow_child(io, child, work, got));
     if (!in_time)

@@ -16,7 +16,9 @@
 #include <kumiki/container/spawn_job.hpp>
 #include <kumiki/container/sysctl.hpp>
 #include <kumiki/core/text.hpp>
+#include <kumiki/netlink/mac.hpp>
 #include <kumiki/network/endpoint.hpp>
+#include <kumiki/network/moved_link.hpp>
 #include <kumiki/network/names.hpp>
 #include <kumiki/ns/id_map.hpp>
 #include <kumiki/ns/kind.hpp>
@@ -33,8 +35,15 @@ enum class network_mode : std::uint8_t {
     host,      ///< the network namespace of the supervisor: no isolation of the network at all
 };
 
-/// None, the host's, or an endpoint on a network: `net.attach({...})`.
-using network_choice = std::variant<network_mode, network_attachment>;
+/// A network namespace of the container's own with lo and these interfaces of the supervisor's, a
+/// macvlan say: they are the container's until it has ended, and come home then as they were. There
+/// are no rules of kumiki's about what they carry. Takes CAP_NET_ADMIN on the host.
+struct moved_devices {
+    std::vector<moved_device> all = {};
+};
+
+/// None, the host's, an endpoint on a network (`net.attach({...})`), or no more than the host's devices.
+using network_choice = std::variant<network_mode, network_attachment, moved_devices>;
 
 /// Which ids of the host stand behind the container's own.
 struct user_mapping {
@@ -127,6 +136,11 @@ struct container_spec {
             throw invalid_input("namespaces", to_string(namespaces),
                                 "The mount namespace cannot be left out.");
         validate_join();
+        if (const auto* moved = std::get_if<moved_devices>(&network))
+            for (const moved_device& each : moved->all) {
+                require_link_name(each.link);
+                if (!each.inside.name.empty()) require_link_name(each.inside.name);
+            }
         for (const host_entry& each : hosts) (void)require_hostname(each.name);
         (void)resolv_conf_text("", resolver);
         if (!hostname.empty() && !has(all_namespaces(), namespace_kind::uts))

@@ -59,6 +59,7 @@ struct rule_view {
     std::string chain{};
     std::string expressions{};  ///< names and bytes
     std::optional<std::int32_t> verdict{};  ///< of its last expression, when that is a verdict
+    std::string target{};  ///< the chain that the verdict leads to
     bool is_conditional = false;  ///< something is compared or looked up before
     std::string comment{};
 };
@@ -102,13 +103,22 @@ void parse_nft_elements(const netlink_message& message, Take&& take) {
     for (const netlink_attribute& entry : list->nested()) take(parse_nft_element(entry));
 }
 
-/// The code in the data of an "immediate" expression; nothing when that is a value and no verdict.
-inline std::optional<std::int32_t> parse_nft_verdict(const netlink_attribute& data) {
+/// What an "immediate" expression decides.
+struct nft_verdict {
+    std::optional<std::int32_t> code{};  ///< nothing: it is a value and no verdict
+    std::string chain{};  ///< where a jump leads
+};
+
+/// Of the expression's data.
+inline nft_verdict parse_nft_verdict(const netlink_attribute& data) {
+    nft_verdict parsed;
     const auto decided = data.nested().find(NFTA_IMMEDIATE_DATA);
     const auto verdict = decided ? decided->nested().find(NFTA_DATA_VERDICT) : std::nullopt;
-    const auto code = verdict ? verdict->nested().find(NFTA_VERDICT_CODE) : std::nullopt;
-    if (!code) return std::nullopt;
-    return static_cast<std::int32_t>(code->be32());
+    if (!verdict) return parsed;
+    if (const auto code = verdict->nested().find(NFTA_VERDICT_CODE))
+        parsed.code = static_cast<std::int32_t>(code->be32());
+    if (const auto chain = verdict->nested().find(NFTA_VERDICT_CHAIN)) parsed.chain = chain->text();
+    return parsed;
 }
 
 /// Requests all rules of a table; none when there is no such table.
@@ -200,13 +210,17 @@ inline rule_view parse_rule(const netlink_message& message) {
             const std::string_view kind = name->text();
             rule.expressions.append(kind).push_back('\0');
             rule.verdict.reset();
+            rule.target.clear();
             rule.is_conditional = rule.is_conditional || kind == "cmp" || kind == "lookup" ||
                                   kind == "range" || kind == "limit" || kind == "match" ||
                                   kind == "connlimit" || kind == "quota";
             if (kind == "reject") rule.verdict = static_cast<std::int32_t>(nft::policy::drop);
             if (!data || kind == "counter" || kind == "last" || kind == "quota") continue;
             rule.expressions += detail::nft_bytes(*data);
-            if (kind == "immediate") rule.verdict = detail::parse_nft_verdict(*data);
+            if (kind != "immediate") continue;
+            const auto decided = detail::parse_nft_verdict(*data);
+            rule.verdict = decided.code;
+            rule.target = decided.chain;
         }
     }
     return rule;

@@ -28,10 +28,6 @@
 
 namespace kumiki::inline v0::detail {
 
-/// Of the rules below and of what containers add to them: processes with different ones cannot share a
-/// network, as each would put its own back.
-inline constexpr int rules_version = 2;
-
 /// Translates the destination of what is for a published port.
 inline void put_published_rules(nft::batch& change, const nft::table& table) {
     const auto map_rule = [&](ip_family family, const nft::set& map, const auto&... key) {

@@ -117,12 +117,16 @@ class bridge_network {
     }
 
     /// What becomes of the first packet of a flow, by which rule, and on what way through the rules of
-    /// this network and of `others`; see explain.hpp. Known are the containers that this process
-    /// connected. Errors: kumiki::error when the host's addresses cannot be read.
+    /// this network and of `others`; see explain.hpp.
+    ///
+    /// Known are the containers that were connected through this handle and its copies. What depends
+    /// on the policy of another one is told as unknown; a port that another one publishes, and its
+    /// labels, are taken for none. Errors: kumiki::error when the host's addresses cannot be read.
     explanation explain(const packet& asked, std::span<const bridge_network> others = {}) const {
-        std::vector<network_rules> networks{state_->rules()};
+        std::vector<network_rules> networks{state_->rules({asked.source, asked.destination})};
         for (const bridge_network& each : others)
-            if (each.state_ != state_) networks.push_back(each.state_->rules());
+            if (each.state_ != state_)
+                networks.push_back(each.state_->rules({asked.source, asked.destination}));
         return kumiki::explain(asked, networks, state_->host());
     }
 

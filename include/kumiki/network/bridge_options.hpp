@@ -13,6 +13,7 @@
 
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/ip.hpp>
+#include <kumiki/core/text.hpp>
 #include <kumiki/netlink/mac.hpp>
 #include <kumiki/network/names.hpp>
 
@@ -122,6 +123,29 @@ inline bridge_options require_bridge_options(bridge_options options) {
     if (!options.state_directory.starts_with('/'))
         throw invalid_input("state directory", options.state_directory, "It must be absolute.");
     return options;
+}
+
+/// Of the rules of networks (base_rules.hpp) and of what containers add to them: processes with different
+/// ones cannot share a network, as each would put its own back.
+inline constexpr int rules_version = 2;
+
+/// What all that share a network must have alike, as it stands in its file "settings".
+inline std::string describe(const bridge_options& options) {
+    return to_string(options.subnet) + (options.subnet6 ? " " + to_string(*options.subnet6) : "") +
+           (options.mtu ? " mtu " + std::to_string(*options.mtu) : "") +
+           (options.existing_bridge.empty() ? "" : " bridge " + options.existing_bridge) +
+           (options.rules == rule_lifetime::with_process ? " rules with process" : "") +
+           (options.names == name_service::on ? " names " + options.domain : "") + " version " +
+           std::to_string(rules_version);
+}
+/// Takes the networks that are to be chosen from those with whom this one is shared, out of what
+/// describe() wrote.
+inline void take_chosen(bridge_options& options, std::string_view theirs) {
+    const auto next = [&] { return cidr::try_parse(next_field(theirs, ' ').value_or("")); };
+    const auto four = next();
+    if (four && is_chosen(options.subnet)) options.subnet = *four;
+    if (!options.subnet6 || !is_chosen(*options.subnet6)) return;
+    if (const auto six = next()) options.subnet6 = *six;
 }
 
 }  // namespace detail

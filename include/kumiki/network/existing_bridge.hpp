@@ -43,26 +43,34 @@ struct bridge_record {
     std::vector<std::pair<std::string, std::string>> settings = {};
     std::vector<cidr> addresses = {};
 
-    static bridge_record read(int directory) {
+    /// Lines that say nothing known are left out.
+    static bridge_record parse(std::string_view text) {
         bridge_record record;
-        const std::string text = sys::try_read_file_at(directory, file).value_or("");
         for (std::string_view rest = text; const auto line = next_field(rest, '\n');) {
             std::string_view words = *line;
             const auto kind = next_field(words, ' ');
             if (kind == "link") record.link = words;
-            if (kind == "address") record.addresses.push_back(cidr::parse(words));
+            if (kind == "address")
+                if (const auto address = cidr::try_parse(words))
+                    record.addresses.push_back(*address);
             if (kind != "set") continue;
             const auto key = next_field(words, ' ');
             if (key) record.settings.emplace_back(*key, words);
         }
         return record;
     }
-    void write(int directory) const {
+    static bridge_record read(int directory) {
+        return parse(sys::try_read_file_at(directory, file).value_or(""));
+    }
+    std::string text() const {
         std::string text = "link " + link + "\n";
         for (const auto& [key, value] : settings) text += "set " + key + " " + value + "\n";
         for (const cidr& address : addresses) text += "address " + to_string(address) + "\n";
+        return text;
+    }
+    void write(int directory) const {
         sys::open_at(directory, file, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-        sys::write_file_at(directory, file, text);
+        sys::write_file_at(directory, file, text());
     }
 };
 

@@ -3,12 +3,15 @@
 //
 // Pure: the same answers as the kernel's, from the same firewall_rules. A rule is called as in its
 // comment in the kernel: "web:out:0" is the first rule of web's egress policy, "web:in:rest" what its
-// ingress policy says to the rest, "base:CHAIN:WHY" a rule that all containers share.
+// ingress policy says to the rest, "base:CHAIN:WHY" a rule that all containers share. What depends on
+// the policy of a container that others have connected, perhaps another process, is not known:
+// "unknown:10.88.0.5 is leased elsewhere".
 // Left out: other people's tables, what the host's routes refuse (martians, rp_filter), rates (a packet
 // within its rate is meant), neighbour discovery.
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -18,6 +21,7 @@
 #include <vector>
 
 #include <kumiki/core/ip.hpp>
+#include <kumiki/network/explanation.hpp>
 #include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/host_view.hpp>
 #include <kumiki/network/packet.hpp>
@@ -26,23 +30,6 @@
 #include <kumiki/network/ruleset.hpp>
 
 namespace kumiki::inline v0 {
-
-/// What becomes of a packet.
-struct explanation {
-    access verdict = access::allow;
-    /// The rule that decided; of a packet that passes, the last one. Empty: no rule is about it.
-    std::string rule{};
-    /// Where it came by, in order: chains, and the rules in them that let it go on.
-    std::vector<std::string> path{};
-    /// Where a published port led it to.
-    std::optional<address_port> led_to{};
-};
-
-/// One network's rules: the shared ones, and those of its containers.
-struct network_rules {
-    firewall_options options{};
-    std::vector<firewall_rules> containers{};
-};
 
 namespace detail {
 
@@ -68,6 +55,11 @@ class explained_packet {
         } else if (check_egress(to)) {
             check_ingress(to);
         }
+        // What is denied by a rule that is known stays denied, whatever the unknown one says.
+        if (unknown_ && result_.verdict == access::allow) {
+            deny("unknown:" + to_string(*unknown_) + " is leased elsewhere");
+            result_.is_known = false;
+        }
         return std::move(result_);
     }
 
@@ -75,6 +67,10 @@ class explained_packet {
     static bool is_in(const network_rules& network, const ip_address& address) {
         return std::any_of(network.options.subnets.begin(), network.options.subnets.end(),
                            [&](const cidr& subnet) { return subnet.contains(address); });
+    }
+    static bool is_elsewhere(const network_rules& network, const ip_address& address) {
+        return std::find(network.elsewhere.begin(), network.elsewhere.end(), address) !=
+               network.elsewhere.end();
     }
     static const firewall_rules* owner(const network_rules& network, const ip_address& address) {
         for (const firewall_rules& each : network.containers)
@@ -84,9 +80,16 @@ class explained_packet {
         return nullptr;
     }
 
+    // On a shared bridge: of somebody else's who is on it, for the host's own firewall to judge.
+    bool is_of_neighbour(const network_rules& network) const {
+        return network.options.use == bridge_use::shared && !is_in(network, packet_.source);
+    }
+
     void find_input() {
         for (const network_rules& network : networks_) {
-            if (packet_.input == network.options.bridge) from_ = &network;
+            if (packet_.input == network.options.bridge ||
+                (packet_.input.empty() && is_elsewhere(network, packet_.source)))
+                from_ = &network;
             for (const firewall_rules& each : network.containers)
                 if (packet_.input.empty() ? owner(network, packet_.source) == &each
                                           : packet_.input == each.port) {
@@ -113,13 +116,17 @@ class explained_packet {
         result_.path.emplace_back("base:sender");
         return std::find(sender_->addresses.begin(), sender_->addresses.end(), packet_.source) !=
                    sender_->addresses.end() ||
+               packet_.source == mac_of(*sender_).link_local().address ||
                deny("base:sender:not its own address");
     }
     bool check_guards() {
         for (const network_rules& network : networks_) {
             if (packet_.destination.is_loopback()) return deny("base:guard");
-            if (from_ != &network && is_in(network, packet_.source))
-                return deny("base:guard:not from the network");
+            if (!is_in(network, packet_.source)) continue;
+            if (from_ != &network) return deny("base:guard:not from the network");
+            if (network.options.use == bridge_use::shared && sender_ == nullptr &&
+                !is_elsewhere(network, packet_.source))
+                return deny("base:guard:not sent by a container");
         }
         return true;
     }
@@ -153,39 +160,44 @@ class explained_packet {
     }
     bool decide(const network_rules& network, const firewall_rules& container, const char* chain,
                 const policy& rules, const ip_address& peer, std::uint16_t port,
-                const std::string& interface) {
+                const std::optional<std::string>& interface) {
         memberships members;
         for (const firewall_rules& each : network.containers) add_members(members, each);
-        const auto found = rules.decide({.peer = peer,
-                                         .transport = packet_.transport,
-                                         .port = port,
-                                         .interface = interface,
-                                         .members = &members});
+        policy_question asked{
+            .peer = peer, .transport = packet_.transport, .port = port, .members = &members};
+        if (interface) asked.interface = *interface;
+        const auto found = rules.decide(asked);
+        // A rule before it may mean the peer by a label or a name, that it has elsewhere.
+        const auto& all = rules.rules();
+        if (is_elsewhere(network, peer) &&
+            std::any_of(all.begin(),
+                        all.begin() + static_cast<std::ptrdiff_t>(found.rule.value_or(all.size())),
+                        [](const policy_rule& each) { return each.peers.member_key(); })) {
+            unknown_ = peer;
+            return true;
+        }
         return end(found.verdict, rule_name(container.container, chain, found.rule));
     }
     // The host's own services, and a ping.
     void check_host() {
         if (from_ == nullptr) return;
         const auto* sender = owner(*from_, packet_.source);
-        if (asks_for_names()) {
+        if (is_of_neighbour(*from_)) return;
+        if (asks_for_names(from_->options, packet_.destination, packet_.transport,
+                           packet_.destination_port)) {
             end(access::allow, "base:host:names");
             return;
         }
         if (packet_.is_echo_request() && sender != nullptr)
-            decide(*from_, *sender, "out", sender->egress, packet_.destination, 0, "");
+            decide(*from_, *sender, "out", sender->egress, packet_.destination, 0, "");  // by none
+        else if (packet_.is_echo_request() && is_elsewhere(*from_, packet_.source))
+            unknown_ = packet_.source;
         else
             deny("base:host:the host is not a peer");
     }
-    // The resolver is on the network's gateways.
-    bool asks_for_names() const {
-        const auto is = [&](protocol each) {
-            return packet_.transport == static_cast<std::uint8_t>(each);
-        };
-        return from_->options.names == name_service::on && packet_.destination_port == 53 &&
-               (is(protocol::udp) || is(protocol::tcp)) &&
-               std::any_of(
-                   from_->options.subnets.begin(), from_->options.subnets.end(),
-                   [&](const cidr& each) { return gateway_of(each) == packet_.destination; });
+    static std::optional<std::string> if_known(std::string interface) {
+        if (interface.empty()) return std::nullopt;
+        return interface;
     }
     std::string output_to(const ip_address& to) const {
         for (const network_rules& network : networks_)
@@ -193,25 +205,34 @@ class explained_packet {
         return host_.link_to(to);
     }
     bool check_egress(const ip_address& to) {
-        if (from_ == nullptr) return true;
+        if (from_ == nullptr || is_of_neighbour(*from_)) return true;
         const auto* sender = owner(*from_, packet_.source);
-        if (sender == nullptr) return deny("base:egress:not a container's address");
+        if (sender == nullptr) {
+            if (!is_elsewhere(*from_, packet_.source))
+                return deny("base:egress:not a container's address");
+            unknown_ = packet_.source;
+            return true;
+        }
         return decide(*from_, *sender, "out", sender->egress, packet_.destination,
-                      packet_.destination_port, output_to(to));
+                      packet_.destination_port, if_known(output_to(to)));
     }
     bool check_ingress(const ip_address& to) {
         for (const network_rules& network : networks_) {
             if (!is_in(network, to)) continue;
             const auto* receiver = owner(network, to);
             if (!result_.led_to) {
+                if (from_ == &network && is_elsewhere(network, to)) {
+                    unknown_ = to;
+                    return true;
+                }
                 if (from_ != &network || receiver == nullptr || receiver->direct == deny_all())
                     return deny("base:ingress:not published");
                 return decide(network, *receiver, "direct", receiver->direct, packet_.source,
-                              packet_.destination_port, input_);
+                              packet_.destination_port, if_known(input_));
             }
             if (receiver == nullptr) return deny("base:ingress:not a container's address");
             return decide(network, *receiver, "in", receiver->ingress, packet_.source,
-                          result_.led_to->port, input_);
+                          result_.led_to->port, if_known(input_));
         }
         return true;
     }
@@ -223,6 +244,7 @@ class explained_packet {
     const firewall_rules* sender_ = nullptr;
     std::string input_;
     bool from_host_ = false;
+    std::optional<ip_address> unknown_;  // whose rules would have to be asked
     explanation result_;
 };
 

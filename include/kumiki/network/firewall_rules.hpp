@@ -79,6 +79,16 @@ inline mac_address mac_of(const firewall_rules& rules) {
 /// The lowest bit of a birth: the container may have names asked for outside of the network.
 inline constexpr std::uint32_t names_go_out = 1;
 
+/// True of what goes to the network's resolver, on its gateways.
+inline bool asks_for_names(const firewall_options& options, const ip_address& to,
+                           std::uint8_t transport, std::uint16_t port) {
+    return options.names == name_service::on && port == 53 &&
+           (transport == static_cast<std::uint8_t>(protocol::udp) ||
+            transport == static_cast<std::uint8_t>(protocol::tcp)) &&
+           std::any_of(options.subnets.begin(), options.subnets.end(),
+                       [&](const cidr& each) { return gateway_of(each) == to; });
+}
+
 /// What memberships calls a container: by its name, and by each of its labels.
 inline std::vector<std::string> member_keys(const firewall_rules& rules) {
     std::vector<std::string> keys{memberships::key(container_name{rules.container})};

@@ -45,16 +45,6 @@ inline bool is_container(const firewall_options& options, const ip_address& addr
     });
 }
 
-/// True of what goes to the network's resolver, on its gateways.
-inline bool asks_for_names(const firewall_options& options, const ip_address& to,
-                           std::uint8_t transport, std::uint16_t port) {
-    return options.names == name_service::on && port == 53 &&
-           (transport == static_cast<std::uint8_t>(protocol::udp) ||
-            transport == static_cast<std::uint8_t>(protocol::tcp)) &&
-           std::any_of(options.subnets.begin(), options.subnets.end(),
-                       [&](const cidr& each) { return gateway_of(each) == to; });
-}
-
 /// The IANA number of the protocol of echo requests to an address.
 constexpr std::uint8_t echo_protocol(const ip_address& to) noexcept {
     constexpr std::uint8_t icmp = IPPROTO_ICMP;
@@ -81,10 +71,11 @@ inline bool permits(const firewall_options& options, const firewall_rules& rules
                     const flow_context& context) {
     const auto allows = [&](const policy& list, const ip_address& peer, std::uint16_t port,
                             const ip_address& behind) {
-        const std::string interface = context.host.link_to(behind);
+        const bool is_host = context.host.has(behind);  // behind none
+        const std::string interface = is_host ? std::string() : context.host.link_to(behind);
         policy_question asked{
             .peer = peer, .transport = f.transport, .port = port, .members = &context.members};
-        if (!interface.empty()) asked.interface = interface;
+        if (is_host || !interface.empty()) asked.interface = interface;
         return list.decide(asked).verdict == access::allow;
     };
     const auto is_own = [&](const ip_address& address) {

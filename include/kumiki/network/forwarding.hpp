@@ -62,9 +62,9 @@ struct forwarding_record {
     std::vector<std::pair<std::string, cidr>> bridges = {};
     bool ipv6 = false;
 
-    static forwarding_record read(int directory) {
+    /// Lines that say nothing known are left out.
+    static forwarding_record parse(std::string_view text) {
         forwarding_record record;
-        const std::string text = sys::try_read_file_at(directory, file).value_or("");
         for (std::string_view rest = text; const auto line = next_field(rest, '\n');) {
             std::string_view words = *line;
             const auto kind = next_field(words, ' ');
@@ -78,15 +78,22 @@ struct forwarding_record {
         }
         return record;
     }
-    void write(int directory) const {
+    static forwarding_record read(int directory) {
+        return parse(sys::try_read_file_at(directory, file).value_or(""));
+    }
+    std::string text() const {
         std::string text;
         for (const std::string& link : ipv4) text += "ipv4 " + link + "\n";
         for (const std::string& link : accept_ra) text += "accept_ra " + link + "\n";
         for (const auto& [link, subnet] : bridges)
             text += "bridge " + link + " " + to_string(subnet) + "\n";
         if (ipv6) text += "ipv6 all\n";
+        return text;
+    }
+    void write(int directory) const {
+        const std::string all = text();
         sys::open_at(directory, file, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-        if (!text.empty()) sys::write_file_at(directory, file, text);
+        if (!all.empty()) sys::write_file_at(directory, file, all);
     }
     bool empty() const noexcept { return ipv4.empty() && !ipv6; }
 };

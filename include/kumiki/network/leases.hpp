@@ -150,6 +150,15 @@ class address_pool {
         return offset && state_->is_taken(*offset);
     }
 
+    /// True while `address` is leased, but not by this pool: by another process, or by another pool
+    /// of this one that has the same file.
+    bool is_leased_elsewhere(const ip_address& address) const {
+        if (!subnet().contains(address)) return false;
+        const auto offset = state_->offset_of(address);
+        const std::lock_guard guard(state_->mutex);
+        return offset && !state_->held.contains(*offset) && state_->is_taken(*offset);
+    }
+
     /// Leases `wanted`. Errors: invalid_input when it is not in the network or is not for leasing;
     /// EADDRINUSE when somebody has it.
     address_lease lease(const ip_address& wanted) {

@@ -137,14 +137,16 @@ inline void make_bridge(netlink_socket& route, int netns, const bridge_options& 
 }
 
 /// Tells the observer what a person has to know of a new network, or to do for it.
-inline void tell_obstacles(int netns, const std::string& network, const std::string& bridge) {
+inline void tell_obstacles(int netns, const bridge_options& options, const std::string& bridge) {
     if (current_observer.load() == nullptr) return;
     report_notice("route_localnet was switched on for " + bridge +
                   " alone, so that published ports are reached by 127.0.0.1; the table kumiki-" +
-                  network + " drops what comes to 127.0.0.0/8 from elsewhere");
+                  options.name + " drops what comes to 127.0.0.0/8 from elsewhere");
     try {
-        for (const firewall_obstacle& each : find_obstacles(netns, bridge))
+        for (const firewall_obstacle& each : find_obstacles(netns, bridge, options.names))
             report_notice(to_string(each));
+        if (options.subnet6)
+            if (const auto told = loopback_obstacle(netns, bridge)) report_notice(*told);
     } catch (const error& failure) {  // theirs could not be read: that stops nobody
         report_notice(failure.what());
     }

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -92,11 +93,15 @@ class network_state {
     /// The directory that all networks of the namespace share, for locks.
     int shared_directory() const noexcept { return host_.directory(); }
 
-    /// The rules of this network as far as this process knows them.
-    network_rules rules() {
+    /// The rules of this network as far as this object knows them, and which of `asked` have others.
+    network_rules rules(std::initializer_list<ip_address> asked) {
         const std::lock_guard guard(mutex);
-        network_rules known{wall->options(), {}};
+        network_rules known{.options = wall->options()};
         for (const auto& [name, each] : wall->connected()) known.containers.push_back(each);
+        for (const ip_address& address : asked) {
+            const auto& pool = address.is_v4() ? pool4 : pool6;
+            if (pool && pool->is_leased_elsewhere(address)) known.elsewhere.push_back(address);
+        }
         return known;
     }
     /// The host's own addresses, and its routes.
@@ -120,8 +125,8 @@ class network_state {
     void open(int directory, bool alone) {
         if (!alone) {
             const auto theirs = sys::try_read_file_at(directory, "settings").value_or("");
-            take_chosen(theirs);
-            if (theirs != describe())
+            take_chosen(options, theirs);
+            if (theirs != describe(options))
                 throw error(EEXIST, {.operation = "open network",
                                      .object = options.name,
                                      .remedy = "It is open with other settings: " + theirs});
@@ -163,7 +168,7 @@ class network_state {
                 adopt_bridge(directory, netns_.get(), route, bridge, gateways_of(options));
             }
             sys::open_at(directory, "settings", O_WRONLY | O_CREAT | O_TRUNC, 0600);
-            sys::write_file_at(directory, "settings", describe());
+            sys::write_file_at(directory, "settings", describe(options));
         }
         const auto found = find_link(route, bridge_name());
         if (!found)
@@ -178,25 +183,8 @@ class network_state {
         if (options.subnet6) pool6.emplace(*options.subnet6, directory, "leases6");
         remover.emplace(netlink_socket::open(NETLINK_ROUTE),
                         netlink_socket::open(NETLINK_NETFILTER), *wall, mutex);
-        if (alone) tell_obstacles(netns_.get(), options.name, bridge_name());
+        if (alone) tell_obstacles(netns_.get(), options, bridge_name());
         undo.dismiss();
-    }
-    std::string describe() const {
-        return to_string(options.subnet) +
-               (options.subnet6 ? " " + to_string(*options.subnet6) : "") +
-               (options.mtu ? " mtu " + std::to_string(*options.mtu) : "") +
-               (is_own_bridge() ? "" : " bridge " + options.existing_bridge) +
-               (options.rules == rule_lifetime::with_process ? " rules with process" : "") +
-               (options.names == name_service::on ? " names " + options.domain : "") + " version " +
-               std::to_string(rules_version);
-    }
-    // The networks that were chosen by whom this one is shared with, out of what describe() wrote.
-    void take_chosen(std::string_view theirs) {
-        const auto next = [&] { return cidr::try_parse(next_field(theirs, ' ').value_or("")); };
-        const auto four = next();
-        if (four && is_chosen(options.subnet)) options.subnet = *four;
-        if (!options.subnet6 || !is_chosen(*options.subnet6)) return;
-        if (const auto six = next()) options.subnet6 = *six;
     }
     void delete_links() { delete_network_links(route, options.name); }
     void remove_all(int directory) noexcept {

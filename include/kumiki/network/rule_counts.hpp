@@ -54,7 +54,7 @@ inline std::optional<rule_count> parse_rule_count(const netlink_message& message
                 if (const auto n = data->nested().find(NFTA_COUNTER_BYTES)) found.bytes = n->be64();
             }
             if (name->text() != "immediate") continue;
-            if (const auto code = parse_nft_verdict(*data)) found.denies = *code == 0;
+            if (const auto code = parse_nft_verdict(*data).code) found.denies = *code == 0;
         }
     }
     if (!counts) return std::nullopt;
