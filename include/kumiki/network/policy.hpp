@@ -32,7 +32,8 @@ namespace kumiki::inline v0 {
 enum class access : std::uint8_t { deny, allow };
 
 /// What else a rule asks for. What it leaves open is not asked for. A rule about a set, a name, a
-/// label or ICMP counts IPv4 and IPv6 each by itself.
+/// label or ICMP counts IPv4 and IPv6 each by itself. Counting begins anew when the container's rules are
+/// changed or put back.
 struct rule_options {
     /// The host's interface on the peer's side: a flow from the container leaves by it, one to the
     /// container comes in by it. Of a container of the same network that is the bridge.
