@@ -154,6 +154,33 @@ TEST_CASE("A network without IPv6 gives a container none") {
     CHECK(kumiki_test::reaches(host.ns, SOCK_STREAM, "10.88.0.2"_ip, 80, server));
 }
 
+TEST_CASE("A namespace in which IPv6 is switched off is told with its remedy, and that helps") {
+    NEEDS_NETNS;
+    test_host host;
+    const private_netns inside;
+    inside.run([] {
+        for (const char* which : {"all", "default"})
+            sys::write_file_at(
+                AT_FDCWD, "/proc/sys/net/ipv6/conf/" + std::string(which) + "/disable_ipv6", "1");
+        return 0;
+    });
+    try {
+        (void)host.connect(inside, "box");
+        FAIL("it was connected");
+    } catch (const unsupported& refused) {
+        CHECK(refused.remedy().find("IPv6 is switched off") != std::string::npos);
+        CHECK(refused.remedy().find("disable_ipv6") != std::string::npos);
+    }
+    CHECK(host.ports().empty());
+    const auto link =
+        host.connect(inside, "box", {.settings = {{ip_family::v6, "disable_ipv6", "0"}}});
+    REQUIRE(link.addresses().size() == 2);
+    for (const ip_address& each : link.addresses()) {
+        const auto server = kumiki_test::serve(inside, SOCK_STREAM, each, 80);
+        CHECK(kumiki_test::reaches(host.ns, SOCK_STREAM, each, 80, server));
+    }
+}
+
 TEST_CASE("A published port answers from outside and from the host, and denied ones get nothing") {
     NEEDS_NETNS;
     const private_netns outside;
