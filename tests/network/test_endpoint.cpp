@@ -8,6 +8,7 @@
 
 #include <kumiki/network/endpoint.hpp>
 
+#include "network/town.hpp"
 #include "support/catch.hpp"
 #include "support/netns.hpp"
 #include "support/scratch.hpp"
@@ -670,4 +671,51 @@ TEST_CASE("All of another network are peers of a rule") {
     CHECK(rules.verdict("10.88.0.200"_ip, tcp(80)) == access::allow);
     CHECK(rules.verdict("fd00:88::77"_ip, tcp(80)) == access::allow);
     CHECK(rules.verdict("10.89.0.2"_ip, tcp(80)) == access::deny);
+}
+
+TEST_CASE(
+    "Containers of the network that a rule names get in as themselves, and a third's do not") {
+    NEEDS_NETNS;
+    using namespace kumiki_test;
+    const town net;
+    const auto third = net.host.ns.run([&] {
+        return bridge_network::open({.name = "third",
+                                     .subnet = "10.90.0.0/24"_cidr,
+                                     .subnet6 = "fd00:90::/64"_cidr,
+                                     .state_directory = net.place.path()});
+    });
+    const node shop;
+    const node database;
+    const node beside;
+    const node stranger;
+    auto link = net.connect(
+        *net.web, shop, "shop",
+        {.publish = {kumiki::tcp(8080, 80), udp(8080, 80), kumiki::tcp(8081, 81)},
+         .ingress = deny_all().allow(*net.db, kumiki::tcp(80)).allow(*net.db, udp(80))});
+    const auto of_db = net.connect(*net.db, database, "database");
+    const auto of_web = net.connect(*net.web, beside, "beside");
+    const auto of_third = net.connect(third, stranger, "stranger");
+    // Who reaches it, as whom, by each protocol and family.
+    const auto check = [&](const node& allowed, const endpoint& allowed_link,
+                           const std::vector<const node*>& refused) {
+        for (const auto& to : {"192.0.2.1"_ip, "2001:db8::1"_ip})
+            for (const int type : {tcp_type, udp_type}) {
+                CAPTURE(to_string(to), type);
+                const auto server = serve(shop.ns, type, to.is_v4() ? "0.0.0.0"_ip : "::"_ip, 80);
+                const auto seen = reaches(allowed, type, to, 8080, server);
+                REQUIRE(seen);
+                CHECK(seen->address == allowed_link.addresses()[to.is_v4() ? 0 : 1]);
+                for (const node* each : refused) CHECK(is_silent(*each, type, to, 8080, server));
+            }
+    };
+    check(database, of_db, {&stranger, &beside, &net.outside});
+    // Another port than the rule's, and the address that is the container's own.
+    const auto other = serve(shop.ns, tcp_type, "::"_ip, 81);
+    CHECK(is_silent(database, tcp_type, "192.0.2.1"_ip, 8081, other));
+    for (const ip_address& own : link.addresses()) {
+        const auto direct = serve(shop.ns, tcp_type, "::"_ip, 80);
+        CHECK(is_silent(database, tcp_type, own, 80, direct));
+    }
+    link.update({.ingress = deny_all().allow(third)});
+    check(stranger, of_third, {&database});
 }
