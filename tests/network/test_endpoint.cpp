@@ -2,7 +2,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <cstdio>
+#include <cstdlib>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -718,4 +722,148 @@ TEST_CASE(
     }
     link.update({.ingress = deny_all().allow(third)});
     check(stranger, of_third, {&database});
+}
+
+namespace {
+
+/// Sends numbers from one port to one port, without an end.
+class steady_client {
+  public:
+    steady_client(const kumiki_test::node& from, ip_address own, ip_address to, std::uint16_t port)
+        : socket_(from.ns.run([&] {
+              unique_fd fd(sys::check(
+                  ::socket(to.is_v4() ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0),
+                  "socket"));
+              const auto [address, size] = kumiki_test::endpoint_address(own, 40000).to_kernel();
+              sys::check(::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), size),
+                         "bind");
+              return fd;
+          })) {
+        thread_ = std::thread([this, to, port] {
+            const auto [address, size] = kumiki_test::endpoint_address(to, port).to_kernel();
+            while (!stop_) {
+                const std::uint32_t number = ++sent_;
+                (void)::sendto(socket_.get(), &number, sizeof number, 0,
+                               reinterpret_cast<const sockaddr*>(&address), size);
+                std::this_thread::sleep_for(std::chrono::microseconds(100));
+            }
+        });
+    }
+    ~steady_client() {
+        stop_ = true;
+        thread_.join();
+    }
+    std::uint32_t sent() const { return sent_; }
+
+  private:
+    unique_fd socket_;
+    std::atomic<bool> stop_{false};
+    std::atomic<std::uint32_t> sent_{0};
+    std::thread thread_;
+};
+
+}  // namespace
+
+TEST_CASE("A client that never stops sending reaches the container that comes after, within 2 s") {
+    NEEDS_NETNS;
+    using namespace kumiki_test;
+    const town net;
+    const bool v4 = GENERATE(true, false);
+    const bool soon = GENERATE(true, false);
+    const steady_client client(net.outside, v4 ? "192.0.2.2"_ip : "2001:db8::2"_ip,
+                               v4 ? "192.0.2.1"_ip : "2001:db8::1"_ip, 5353);
+    for (std::uint32_t round = 0; round < 2; ++round) {
+        CAPTURE(v4, soon, round);
+        const node inside;
+        const auto server = serve(inside.ns, udp_type, v4 ? "0.0.0.0"_ip : "::"_ip, 53);
+        auto link = net.connect(*net.web, inside, "box",
+                                {.publish = {udp(5353, 53)},
+                                 .address = "10.88.0.100"_ip.plus(round),
+                                 .address6 = "fd00:88::100"_ip.plus(round)});
+        const std::uint32_t before = client.sent();
+        // Its neighbour is asked for again after a second.
+        for (std::uint32_t last = 0; last <= before;) {
+            REQUIRE(kumiki_test::wait_for(server.get(), POLLIN, 2000));
+            REQUIRE(::recv(server.get(), &last, sizeof last, 0) == sizeof last);
+        }
+        if (soon)
+            link.disconnect_soon();
+        else
+            link.disconnect();
+    }
+}
+
+// How often: KUMIKI_ROUNDS in the environment.
+TEST_CASE("Two processes connect and disconnect in one network at once, and nothing is left") {
+    NEEDS_NETNS;
+    using namespace kumiki_test;
+    const scratch place;
+    const node host;
+    const char* const wanted = ::getenv("KUMIKI_ROUNDS");
+    const int rounds = wanted ? std::atoi(wanted) : 20;
+    // How often it had the port 8080, which both want; who has it is reached by it.
+    const auto work = [&](const std::string& name) {
+        const node inside;
+        const auto server = serve(inside.ns, udp_type, "0.0.0.0"_ip, 80);
+        const auto net = host.ns.run([&] {
+            return bridge_network::open({.name = "web",
+                                         .subnet = "10.88.0.0/24"_cidr,
+                                         .subnet6 = "fd00:88::/64"_cidr,
+                                         .state_directory = place.path()});
+        });
+        int held = 0;
+        for (int round = 0; round < rounds; ++round) {
+            const std::string container = name + std::to_string(round);
+            const auto hold = [&](std::vector<published_port> ports) {
+                return host.ns.run(
+                    [&] { return reserve(net.attach({.publish = std::move(ports)}), container); });
+            };
+            std::optional<endpoint_reservation> reserved;
+            try {
+                reserved.emplace(hold({udp(8080, 80), udp(0, 80)}));
+            } catch (const error& failure) {
+                if (failure.errno_value() != EADDRINUSE) throw;
+                reserved.emplace(hold({udp(0, 80)}));
+            }
+            auto link = std::move(*reserved).connect(inside.ns.fd());
+            for (const published_port& port : link.published()) {
+                if (port.host.first == 8080) ++held;
+                bool reached = false;
+                for (int tries = 0; tries < 20 && !reached; ++tries)
+                    reached =
+                        reaches(host.ns, udp_type, "10.88.0.1"_ip, port.host.first, server, silence)
+                            .has_value();
+                if (!reached) throw error(ETIMEDOUT, {.operation = "reach", .object = container});
+            }
+            link.disconnect();
+        }
+        return held;
+    };
+    std::vector<pid_t> children;
+    for (const char* const name : {"one-", "two-"}) {
+        const pid_t child = ::fork();
+        if (child == 0) {
+            try {
+                ::_exit(work(name) > 0 ? 0 : 2);
+            } catch (const std::exception& failure) {
+                std::fprintf(stderr, "%s%s\n", name, failure.what());
+            }
+            ::_exit(1);
+        }
+        REQUIRE(child > 0);
+        children.push_back(child);
+    }
+    int held = 0;
+    for (const pid_t child : children) {
+        int status = 0;
+        REQUIRE(::waitpid(child, &status, 0) == child);
+        REQUIRE(WIFEXITED(status));
+        CHECK(WEXITSTATUS(status) != 1);
+        if (WEXITSTATUS(status) == 0) ++held;
+    }
+    CHECK(held > 0);
+    auto socket = netlink_socket::open_in(host.ns.fd(), NETLINK_ROUTE);
+    CHECK(list_links(socket).size() == 1);
+    CHECK(output_of(host, "nft list ruleset 2>&1") == "");
+    CHECK(names_in(place.path()).empty());
 }
