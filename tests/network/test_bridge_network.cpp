@@ -3,10 +3,12 @@
 #include <algorithm>
 
 #include <kumiki/network/bridge_network.hpp>
+#include <kumiki/network/endpoint.hpp>
 
 #include "support/catch.hpp"
 #include "support/netns.hpp"
 #include "support/scratch.hpp"
+#include "support/witness.hpp"
 
 using namespace kumiki;
 using namespace kumiki::literals;
@@ -36,12 +38,30 @@ struct test_host {
         return ns.run(
             [&] { return std::string(trim(sys::read_file_at(AT_FDCWD, "/proc/sys/net/" + key))); });
     }
+    void set(const std::string& key, const std::string& value) const {
+        ns.run([&] { sys::write_file_at(AT_FDCWD, "/proc/sys/net/" + key, value); });
+    }
+    // Opens the network and connects a container: is its port reached by all addresses that it has?
+    bool works(const bridge_options& wanted) const {
+        const auto net = open(wanted);
+        const private_netns inside;
+        const auto link = ns.run([&] { return reserve(net.attach(), "box"); }).connect(inside.fd());
+        bool all = !link.addresses().empty();
+        for (const ip_address& each : link.addresses()) {
+            const auto server = kumiki_test::serve(inside, SOCK_STREAM, each, 80);
+            const bool one = kumiki_test::reaches(ns, SOCK_STREAM, each, 80, server).has_value();
+            all = all && one;
+        }
+        return all && link.addresses().size() == (wanted.subnet6 ? 2 : 1);
+    }
     // What a network could leave behind.
     std::vector<std::string> traces() {
         std::vector<std::string> found = kumiki_test::names_in(place.path());
         for (const auto& link : list_links(socket))
             if (link.name.starts_with("km")) found.push_back(link.name);
         for (const auto& route : list_routes(socket)) found.push_back(to_string(route));
+        const std::string tables = kumiki_test::witness(ns, "nft list tables");
+        if (tables.find("kumiki") != std::string::npos) found.push_back(tables);
         return found;
     }
 };
@@ -105,6 +125,62 @@ TEST_CASE("A network without IPv6 gives the bridge none") {
     CHECK(list_addresses(host.socket, net.bridge().index).size() == 1);
     CHECK(host.setting("ipv6/conf/all/forwarding") == "0");
     CHECK(find_link(host.socket, "km-web")->mtu == 1400);
+}
+
+TEST_CASE("Where IPv6 is switched off a network has IPv4, and one with both is refused by name") {
+    NEEDS_NETNS;
+    test_host host;
+    host.set("ipv6/conf/all/disable_ipv6", "1");
+    host.set("ipv6/conf/default/disable_ipv6", "1");
+    try {
+        host.open(host.options());
+        FAIL("it was opened");
+    } catch (const unsupported& refused) {
+        INFO(refused.what());
+        CHECK(refused.errno_value() == EAFNOSUPPORT);
+        CHECK(contains(refused.what(), "open network web"));
+        CHECK(contains(refused.remedy(), "leave out the network's subnet6"));
+        CHECK(contains(refused.remedy(), "net.ipv6.conf.default.disable_ipv6"));
+    }
+    CHECK(host.traces().empty());
+    CHECK(host.setting("ipv6/conf/all/forwarding") == "0");
+    auto options = host.options();
+    options.subnet6.reset();
+    CHECK(host.works(options));
+    CHECK(host.traces().empty());
+    // It may be on for the bridge that is made, whatever the others have.
+    host.set("ipv6/conf/default/disable_ipv6", "0");
+    CHECK(host.works(host.options()));
+    CHECK(host.traces().empty());
+}
+
+// The kernel gives no IPv6 to an interface with an MTU below 1280, as it gives none to any when it was
+// started with ipv6.disable=1.
+TEST_CASE("An interface without IPv6 carries a network of IPv4, and one with both is refused") {
+    NEEDS_NETNS;
+    test_host host;
+    netlink_batch batch;
+    create_veth(batch, {.name = "up0", .peer_name = "up1", .mtu = 1200});
+    set_link(batch, "up0", {.up = true});
+    host.socket.transact(batch);
+    netlink_batch way;
+    const int up0 = find_link(host.socket, "up0")->index;
+    add_address(way, up0, "192.0.2.2/24"_cidr);
+    add_route(way, default_route("192.0.2.1"_ip, up0));
+    host.socket.transact(way);
+    const auto before = host.traces();
+    const std::string refused = message_of([&] { host.open(host.options()); });
+    CHECK(contains(refused, "1200"));
+    CHECK(contains(refused, "1280"));
+    CHECK(host.traces() == before);
+    auto options = host.options();
+    options.subnet6.reset();
+    CHECK(host.works(options));
+    CHECK(host.traces() == before);
+    options = host.options();
+    options.mtu = 1280;
+    CHECK(host.works(options));
+    CHECK(host.traces() == before);
 }
 
 TEST_CASE("The MTU is that of the way out") {

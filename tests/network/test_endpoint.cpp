@@ -2,12 +2,17 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <cstdio>
+#include <cstdlib>
+#include <optional>
 #include <string>
 #include <thread>
 
 #include <kumiki/network/endpoint.hpp>
 
+#include "network/town.hpp"
 #include "support/catch.hpp"
 #include "support/netns.hpp"
 #include "support/scratch.hpp"
@@ -152,6 +157,33 @@ TEST_CASE("A network without IPv6 gives a container none") {
         CHECK(a.address.address.is_v4());
     const auto server = kumiki_test::serve(inside, SOCK_STREAM, "10.88.0.2"_ip, 80);
     CHECK(kumiki_test::reaches(host.ns, SOCK_STREAM, "10.88.0.2"_ip, 80, server));
+}
+
+TEST_CASE("A namespace in which IPv6 is switched off is told with its remedy, and that helps") {
+    NEEDS_NETNS;
+    test_host host;
+    const private_netns inside;
+    inside.run([] {
+        for (const char* which : {"all", "default"})
+            sys::write_file_at(
+                AT_FDCWD, "/proc/sys/net/ipv6/conf/" + std::string(which) + "/disable_ipv6", "1");
+        return 0;
+    });
+    try {
+        (void)host.connect(inside, "box");
+        FAIL("it was connected");
+    } catch (const unsupported& refused) {
+        CHECK(refused.remedy().find("IPv6 is switched off") != std::string::npos);
+        CHECK(refused.remedy().find("disable_ipv6") != std::string::npos);
+    }
+    CHECK(host.ports().empty());
+    const auto link =
+        host.connect(inside, "box", {.settings = {{ip_family::v6, "disable_ipv6", "0"}}});
+    REQUIRE(link.addresses().size() == 2);
+    for (const ip_address& each : link.addresses()) {
+        const auto server = kumiki_test::serve(inside, SOCK_STREAM, each, 80);
+        CHECK(kumiki_test::reaches(host.ns, SOCK_STREAM, each, 80, server));
+    }
 }
 
 TEST_CASE("A published port answers from outside and from the host, and denied ones get nothing") {
@@ -663,4 +695,195 @@ TEST_CASE("All of another network are peers of a rule") {
     CHECK(rules.verdict("10.88.0.200"_ip, tcp(80)) == access::allow);
     CHECK(rules.verdict("fd00:88::77"_ip, tcp(80)) == access::allow);
     CHECK(rules.verdict("10.89.0.2"_ip, tcp(80)) == access::deny);
+}
+
+TEST_CASE(
+    "Containers of the network that a rule names get in as themselves, and a third's do not") {
+    NEEDS_NETNS;
+    using namespace kumiki_test;
+    const town net;
+    const auto third = net.host.ns.run([&] {
+        return bridge_network::open({.name = "third",
+                                     .subnet = "10.90.0.0/24"_cidr,
+                                     .subnet6 = "fd00:90::/64"_cidr,
+                                     .state_directory = net.place.path()});
+    });
+    const node shop;
+    const node database;
+    const node beside;
+    const node stranger;
+    auto link = net.connect(
+        *net.web, shop, "shop",
+        {.publish = {kumiki::tcp(8080, 80), udp(8080, 80), kumiki::tcp(8081, 81)},
+         .ingress = deny_all().allow(*net.db, kumiki::tcp(80)).allow(*net.db, udp(80))});
+    const auto of_db = net.connect(*net.db, database, "database");
+    const auto of_web = net.connect(*net.web, beside, "beside");
+    const auto of_third = net.connect(third, stranger, "stranger");
+    // Who reaches it, as whom, by each protocol and family.
+    const auto check = [&](const node& allowed, const endpoint& allowed_link,
+                           const std::vector<const node*>& refused) {
+        for (const auto& to : {"192.0.2.1"_ip, "2001:db8::1"_ip})
+            for (const int type : {tcp_type, udp_type}) {
+                CAPTURE(to_string(to), type);
+                const auto server = serve(shop.ns, type, to.is_v4() ? "0.0.0.0"_ip : "::"_ip, 80);
+                const auto seen = reaches(allowed, type, to, 8080, server);
+                REQUIRE(seen);
+                CHECK(seen->address == allowed_link.addresses()[to.is_v4() ? 0 : 1]);
+                for (const node* each : refused) CHECK(is_silent(*each, type, to, 8080, server));
+            }
+    };
+    check(database, of_db, {&stranger, &beside, &net.outside});
+    // Another port than the rule's, and the address that is the container's own.
+    const auto other = serve(shop.ns, tcp_type, "::"_ip, 81);
+    CHECK(is_silent(database, tcp_type, "192.0.2.1"_ip, 8081, other));
+    for (const ip_address& own : link.addresses()) {
+        const auto direct = serve(shop.ns, tcp_type, "::"_ip, 80);
+        CHECK(is_silent(database, tcp_type, own, 80, direct));
+    }
+    link.update({.ingress = deny_all().allow(third)});
+    check(stranger, of_third, {&database});
+}
+
+namespace {
+
+/// Sends numbers from one port to one port, without an end.
+class steady_client {
+  public:
+    steady_client(const kumiki_test::node& from, ip_address own, ip_address to, std::uint16_t port)
+        : socket_(from.ns.run([&] {
+              unique_fd fd(sys::check(
+                  ::socket(to.is_v4() ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0),
+                  "socket"));
+              const auto [address, size] = kumiki_test::endpoint_address(own, 40000).to_kernel();
+              sys::check(::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), size),
+                         "bind");
+              return fd;
+          })) {
+        thread_ = std::thread([this, to, port] {
+            const auto [address, size] = kumiki_test::endpoint_address(to, port).to_kernel();
+            while (!stop_) {
+                const std::uint32_t number = ++sent_;
+                (void)::sendto(socket_.get(), &number, sizeof number, 0,
+                               reinterpret_cast<const sockaddr*>(&address), size);
+                std::this_thread::sleep_for(std::chrono::microseconds(100));
+            }
+        });
+    }
+    ~steady_client() {
+        stop_ = true;
+        thread_.join();
+    }
+    std::uint32_t sent() const { return sent_; }
+
+  private:
+    unique_fd socket_;
+    std::atomic<bool> stop_{false};
+    std::atomic<std::uint32_t> sent_{0};
+    std::thread thread_;
+};
+
+}  // namespace
+
+TEST_CASE("A client that never stops sending reaches the container that comes after, within 2 s") {
+    NEEDS_NETNS;
+    using namespace kumiki_test;
+    const town net;
+    const bool v4 = GENERATE(true, false);
+    const bool soon = GENERATE(true, false);
+    const steady_client client(net.outside, v4 ? "192.0.2.2"_ip : "2001:db8::2"_ip,
+                               v4 ? "192.0.2.1"_ip : "2001:db8::1"_ip, 5353);
+    for (std::uint32_t round = 0; round < 2; ++round) {
+        CAPTURE(v4, soon, round);
+        const node inside;
+        const auto server = serve(inside.ns, udp_type, v4 ? "0.0.0.0"_ip : "::"_ip, 53);
+        auto link = net.connect(*net.web, inside, "box",
+                                {.publish = {udp(5353, 53)},
+                                 .address = "10.88.0.100"_ip.plus(round),
+                                 .address6 = "fd00:88::100"_ip.plus(round)});
+        const std::uint32_t before = client.sent();
+        // Its neighbour is asked for again after a second.
+        for (std::uint32_t last = 0; last <= before;) {
+            REQUIRE(kumiki_test::wait_for(server.get(), POLLIN, 2000));
+            REQUIRE(::recv(server.get(), &last, sizeof last, 0) == sizeof last);
+        }
+        if (soon)
+            link.disconnect_soon();
+        else
+            link.disconnect();
+    }
+}
+
+// How often: KUMIKI_ROUNDS in the environment.
+TEST_CASE("Two processes connect and disconnect in one network at once, and nothing is left") {
+    NEEDS_NETNS;
+    using namespace kumiki_test;
+    const scratch place;
+    const node host;
+    const char* const wanted = ::getenv("KUMIKI_ROUNDS");
+    const int rounds = wanted ? std::atoi(wanted) : 20;
+    // How often it had the port 8080, which both want; who has it is reached by it.
+    const auto work = [&](const std::string& name) {
+        const node inside;
+        const auto server = serve(inside.ns, udp_type, "0.0.0.0"_ip, 80);
+        const auto net = host.ns.run([&] {
+            return bridge_network::open({.name = "web",
+                                         .subnet = "10.88.0.0/24"_cidr,
+                                         .subnet6 = "fd00:88::/64"_cidr,
+                                         .state_directory = place.path()});
+        });
+        int held = 0;
+        for (int round = 0; round < rounds; ++round) {
+            const std::string container = name + std::to_string(round);
+            const auto hold = [&](std::vector<published_port> ports) {
+                return host.ns.run(
+                    [&] { return reserve(net.attach({.publish = std::move(ports)}), container); });
+            };
+            std::optional<endpoint_reservation> reserved;
+            try {
+                reserved.emplace(hold({udp(8080, 80), udp(0, 80)}));
+            } catch (const error& failure) {
+                if (failure.errno_value() != EADDRINUSE) throw;
+                reserved.emplace(hold({udp(0, 80)}));
+            }
+            auto link = std::move(*reserved).connect(inside.ns.fd());
+            for (const published_port& port : link.published()) {
+                if (port.host.first == 8080) ++held;
+                bool reached = false;
+                for (int tries = 0; tries < 20 && !reached; ++tries)
+                    reached =
+                        reaches(host.ns, udp_type, "10.88.0.1"_ip, port.host.first, server, silence)
+                            .has_value();
+                if (!reached) throw error(ETIMEDOUT, {.operation = "reach", .object = container});
+            }
+            link.disconnect();
+        }
+        return held;
+    };
+    std::vector<pid_t> children;
+    for (const char* const name : {"one-", "two-"}) {
+        const pid_t child = ::fork();
+        if (child == 0) {
+            try {
+                ::_exit(work(name) > 0 ? 0 : 2);
+            } catch (const std::exception& failure) {
+                std::fprintf(stderr, "%s%s\n", name, failure.what());
+            }
+            ::_exit(1);
+        }
+        REQUIRE(child > 0);
+        children.push_back(child);
+    }
+    int held = 0;
+    for (const pid_t child : children) {
+        int status = 0;
+        REQUIRE(::waitpid(child, &status, 0) == child);
+        REQUIRE(WIFEXITED(status));
+        CHECK(WEXITSTATUS(status) != 1);
+        if (WEXITSTATUS(status) == 0) ++held;
+    }
+    CHECK(held > 0);
+    auto socket = netlink_socket::open_in(host.ns.fd(), NETLINK_ROUTE);
+    CHECK(list_links(socket).size() == 1);
+    CHECK(output_of(host, "nft list ruleset 2>&1") == "");
+    CHECK(names_in(place.path()).empty());
 }

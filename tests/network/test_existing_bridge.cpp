@@ -267,6 +267,25 @@ TEST_CASE("A bridge is one network's at a time, and the holder is named") {
     CHECK(host.open(second).gateway() == "10.99.0.1"_ip);
 }
 
+TEST_CASE("A bridge on which IPv6 is off is a network's of IPv4 alone") {
+    NEEDS_NETNS;
+    users_host host;
+    host.ns.run([] {
+        sys::write_file_at(AT_FDCWD, "/proc/sys/net/ipv6/conf/br0/disable_ipv6", "1");
+        return 0;
+    });
+    const std::string before = host.state();
+    const std::string refused = message_of([&] { host.open(host.options()); });
+    INFO(refused);
+    CHECK(says(refused, "IPv6 is switched off for br0"));
+    CHECK(says(refused, "leave out the network's subnet6"));
+    CHECK(difference(before, host.state()) == "");
+    auto options = host.options();
+    options.subnet6.reset();
+    CHECK_NOTHROW(host.open(options));
+    CHECK(difference(before, host.state()) == "");
+}
+
 TEST_CASE("What cannot be a network's bridge is refused, with nothing changed") {
     NEEDS_NETNS;
     users_host host;

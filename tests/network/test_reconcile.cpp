@@ -10,11 +10,13 @@
 #include <vector>
 
 #include <kumiki/network/endpoint.hpp>
+#include <kumiki/network/endpoint_change.hpp>
 #include <kumiki/network/reconcile.hpp>
 
 #include "support/catch.hpp"
 #include "support/netns.hpp"
 #include "support/scratch.hpp"
+#include "support/witness.hpp"
 
 using namespace kumiki;
 using namespace kumiki::literals;
@@ -197,6 +199,72 @@ TEST_CASE("What is in no directory that is known is told, and stays") {
     CHECK(find_link(socket, "km-web"));
     CHECK(host.reconcile().unclaimed.empty());
     CHECK(find_link(socket, "km-web"));
+}
+
+// As nft(8) and iptables-save(8) tell them, but for what packets count up and when they were told.
+TEST_CASE("The rules of others are byte for byte what they were at each step of a network's life") {
+    NEEDS_NETNS;
+    if (!kumiki_test::has_witness("nft")) KUMIKI_SKIP("there is no nft program");
+    const test_host host;
+    const std::string made = kumiki_test::witness(host.ns, R"(nft -f - <<'END'
+table inet theirs {
+    set friends { type ipv4_addr; flags interval; elements = { 192.0.2.0/24, 203.0.113.7 } }
+    set seen { type ipv6_addr . inet_service; timeout 1h; }
+    map ways { type inet_service : verdict; elements = { 22 : accept, 25 : drop } }
+    map hosts { type inet_service : ipv4_addr; elements = { 8080 : 10.88.0.2 } }
+    chain mine { ip saddr @friends accept; tcp dport vmap @ways; }
+    chain in { type filter hook input priority -5; policy accept; jump mine; }
+    chain forward { type filter hook forward priority -5; policy accept; ct state invalid drop; }
+    chain nat { type nat hook prerouting priority -105; dnat ip to tcp dport map @hosts; }
+}
+table bridge theirs {
+    chain f { type filter hook forward priority 5; ether type arp accept; }
+}
+table ip6 kumiki-other {
+    chain c { type filter hook output priority 0; ip6 daddr fd00:99::/64 drop; }
+}
+END
+for family in iptables ip6tables; do for form in nft legacy; do
+    $family-$form -N DOCKER-USER && $family-$form -A FORWARD -j DOCKER-USER &&
+    $family-$form -A DOCKER-USER -p tcp --dport 25 -j DROP &&
+    $family-$form -t nat -A POSTROUTING -o up0 -j MASQUERADE
+done; done)");
+    const auto theirs = [&] {
+        return kumiki_test::witness(
+            host.ns,
+            "nft list tables | grep -v -e 'kumiki-web' -e 'kumiki-guard' | while read -r table; do "
+            "echo $table; nft -j -a -s list $table; done; "
+            "for family in iptables ip6tables; do for form in nft legacy; do "
+            "echo $family-$form; $family-$form-save; done; done | "
+            "sed -e 's/ \\[[0-9]*:[0-9]*\\]//' -e '/^# [GC]/d'");
+    };
+    const std::string before = theirs();
+    INFO(made);
+    // All of it was made, and is told.
+    for (const char* const part :
+         {"203.0.113.7", "DOCKER-USER", "kumiki-other", "bridge theirs", "MASQUERADE"})
+        REQUIRE(kumiki_test::says(before, part));
+    {
+        std::optional<bridge_network> net = host.open();
+        CHECK(theirs() == before);
+        endpoint link = host.connect(*net, "box");
+        CHECK(theirs() == before);
+        link.update({.publish = std::vector<published_port>{tcp(8081, 80), udp(53, 53)},
+                     .ingress = allow_all().deny("192.0.2.0/24"_cidr),
+                     .egress = deny_all()});
+        CHECK(theirs() == before);
+        host.reconcile();
+        CHECK(theirs() == before);
+        link.disconnect();
+        CHECK(theirs() == before);
+    }
+    CHECK(theirs() == before);
+    host.kill(host.start("box", true));
+    CHECK(theirs() == before);
+    const auto report = host.reconcile();
+    CHECK(report.networks == std::vector<std::string>{"web"});
+    CHECK(theirs() == before);
+    CHECK_FALSE(kumiki_test::says(host.ruleset(), "kumiki-web"));
 }
 
 TEST_CASE("Rules that live with their process are nobody else's, and go with it, also killed") {

@@ -15,9 +15,11 @@
 #include <fstream>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <kumiki/network/endpoint.hpp>
+#include <kumiki/network/endpoint_change.hpp>
 #include <kumiki/sys/pidfd.hpp>
 
 #include "support/catch.hpp"
@@ -115,6 +117,69 @@ TEST_CASE("206 ports are published by one transaction, as one port is") {
     REQUIRE(transactions.size() == 1);
     CHECK(transactions.front().result > ports * 2 * 40);  // the elements were in it
     CHECK(calls.size() == 3);
+}
+
+// The kernel counts the transactions itself.
+TEST_CASE("Each step of a container's life makes one generation of the ruleset") {
+    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    const kumiki_test::scratch place;
+    const private_netns host;
+    const private_netns inside;
+    const auto net = host.run([&] {
+        return bridge_network::open({.name = "web",
+                                     .subnet = "10.88.0.0/24"_cidr,
+                                     .subnet6 = "fd00:88::/64"_cidr,
+                                     .state_directory = place.path()});
+    });
+    auto socket = netlink_socket::open_in(host.fd(), NETLINK_NETFILTER);
+    auto generations = [&, before = nft::generation(socket)]() mutable {
+        const auto now = nft::generation(socket);
+        return now - std::exchange(before, now);
+    };
+    const policy rules = deny_all()
+                             .allow("192.0.2.0/24"_cidr, tcp(443))
+                             .allow(label{"db"}, tcp(5432))
+                             .allow("2001:db8::/32"_cidr, {}, {.connections = rate{.count = 10}});
+    const auto connect = [&] {
+        auto held = host.run([&] {
+            return reserve(net.attach({.publish = {tcp(20000, 80), udp(20000, 80)},
+                                       .ingress = rules,
+                                       .egress = rules,
+                                       .direct = deny_all().allow(label{"web"}),
+                                       .labels = {"web"}}),
+                           "box");
+        });
+        CHECK(generations() == 0);
+        return std::move(held).connect(inside.fd());
+    };
+    endpoint link = connect();
+    CHECK(generations() == 1);
+    SECTION("changes") {
+        link.update({.publish = std::vector<published_port>{tcp(20001, 81)}});
+        CHECK(generations() == 1);
+        link.update({.ingress = deny_all(), .egress = rules, .direct = allow_all()});
+        CHECK(generations() == 1);
+        link.update({.publish = std::vector<published_port>{tcp(20000, 80), tcp(20002, 82)},
+                     .ingress = rules,
+                     .egress = deny_all().deny("198.51.100.0/24"_cidr),
+                     .direct = deny_all()});
+        CHECK(generations() == 1);
+        link.disconnect();
+        CHECK(generations() == 1);
+    }
+    SECTION("an end that is waited for") {
+        link.disconnect();
+        CHECK(generations() == 1);
+        link.disconnect();
+        CHECK(generations() == 0);
+    }
+    SECTION("an end that comes soon: it is closed, then taken back") {
+        link.disconnect_soon();
+        net.attach().network->remover->drain();
+        CHECK(generations() == 2);
+    }
+    const endpoint again = connect();
+    CHECK(generations() == 1);
 }
 
 TEST_CASE("publishes ports for the witness", "[.][traced-ports]") {

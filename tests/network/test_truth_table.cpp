@@ -28,7 +28,9 @@ using namespace kumiki_test;
 
 namespace {
 
-const std::vector<std::string> ways_to_publish{"0.0.0.0", "127.0.0.1", "host", "::", "::1"};
+const std::vector<std::string> ways_to_publish{
+    "0.0.0.0", "127.0.0.1", "host", "::", "::1", "closed", "denied"};
+constexpr std::size_t denied_way = 6;
 
 /// The host's port, of each way to publish, and the container's.
 std::uint16_t port_of(std::size_t way) { return static_cast<std::uint16_t>(8000 + way); }
@@ -84,14 +86,17 @@ std::vector<published_port> all_published() {
     return ports;
 }
 
-/// The town with its three containers, and the servers of "a" and of the third host.
+/// The town with its four containers, and the servers of "a", of "d" (whose ports are denied to all) and
+/// of the third host.
 struct scene : town {
     node a{};
+    node d{};
     node b{};
     node c{};
     std::optional<endpoint> link_a{};
     std::optional<endpoint> link_b{};
     std::optional<endpoint> link_c{};
+    std::optional<endpoint> link_d{};
     std::vector<cell> cells = read_table();
 
     explicit scene(bool opened = true) : town(opened) {
@@ -115,16 +120,29 @@ struct scene : town {
         connect_a();
         link_b = connect(*web, b, "b");
         link_c = connect(*db, c, "c");
+        attach_options options{
+            .ingress = deny_all(), .address = "10.88.0.99"_ip, .address6 = "fd00:88::99"_ip};
+        for (const protocol transport : {protocol::tcp, protocol::udp})
+            for (const char* const address : {"0.0.0.0", "::"})
+                options.publish.push_back(
+                    {.transport = transport,
+                     .host = {port_of(denied_way), port_of(denied_way)},
+                     .container = {inner_port_of(denied_way), inner_port_of(denied_way)},
+                     .address = ip_address::parse(address)});
+        link_d = connect(*web, d, "d", std::move(options));
     }
 
-    const node& sender(const std::string& from) const {
-        if (from.starts_with("host-")) return host;
-        if (from == "itself") return a;
-        if (from == "sibling") return b;
-        return from == "other-network" ? c : outside;
+    const node& owner(std::size_t way) const { return way == denied_way ? d : a; }
+    const node& sender(const cell& each) const {
+        if (each.from.starts_with("host-")) return host;
+        if (each.from == "itself") return owner(each.way);
+        if (each.from == "sibling") return b;
+        return each.from == "other-network" ? c : outside;
     }
     ip_address target(const cell& each, const std::vector<ip_address>& own) const {
         if (each.from.ends_with("-loopback")) return each.v4 ? "127.0.0.1"_ip : "::1"_ip;
+        if (each.from == "outside-direct" && each.way == denied_way)
+            return each.v4 ? "10.88.0.99"_ip : "fd00:88::99"_ip;
         if (each.from == "outside-direct") return own[each.v4 ? 0 : 1];
         if (each.from == "transit") return each.v4 ? "198.51.100.2"_ip : "2001:db8:1::2"_ip;
         return each.v4 ? "192.0.2.1"_ip : "2001:db8::1"_ip;
@@ -140,13 +158,14 @@ struct scene : town {
         std::vector<listener> listeners;
         for (const int type : {SOCK_STREAM, SOCK_DGRAM})
             for (std::size_t way = 0; way < ways_to_publish.size(); ++way) {
-                listeners.push_back({serve(a.ns, type, "::"_ip, inner_port_of(way)), type, "yes"});
+                listeners.push_back(
+                    {serve(owner(way).ns, type, "::"_ip, inner_port_of(way)), type, "yes"});
                 listeners.push_back({serve(third.ns, type, "::"_ip, port_of(way)), type, "third"});
             }
         std::vector<std::pair<std::uint32_t, unique_fd>> clients;
         for (std::uint32_t i = 0; i < cells.size(); ++i) {
             const cell& each = cells[i];
-            sender(each.from).ns.run([&] {
+            sender(each).ns.run([&] {
                 unique_fd fd(sys::check(::socket(each.v4 ? AF_INET : AF_INET6,
                                                  each.type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
                                         "socket"));
@@ -193,7 +212,7 @@ struct scene : town {
         return arrived;
     }
     void check(const char* situation, const std::vector<ip_address>& own) const {
-        REQUIRE(cells.size() == 180);
+        REQUIRE(cells.size() == 252);
         const auto arrived = arrivals(own);
         int wrong = 0;
         for (std::uint32_t i = 0; i < cells.size(); ++i) {
@@ -221,7 +240,7 @@ TEST_CASE("Each cell of the truth table holds, and again after a foreign flush")
     scene net;
     net.check("fresh", net.link_a->addresses());
     output_of(net.host, "nft flush ruleset");
-    for (auto* link : {&net.link_a, &net.link_b, &net.link_c}) (*link)->update({});
+    for (auto* link : {&net.link_a, &net.link_b, &net.link_c, &net.link_d}) (*link)->update({});
     net.check("after a flush", net.link_a->addresses());
 }
 
@@ -232,6 +251,21 @@ TEST_CASE("Without its rules a container is reached by what the table denies") {
     const auto arrived = net.arrivals(net.link_a->addresses());
     for (std::uint32_t i = 0; i < net.cells.size(); ++i)
         if (net.cells[i].from == "outside-direct") CHECK(arrived.contains(i));
+}
+
+TEST_CASE("What the table denies by the policy is reached when the policy is another") {
+    NEEDS_NETNS;
+    scene net;
+    net.link_d->update({.ingress = allow_all()});
+    const auto arrived = net.arrivals(net.link_a->addresses());
+    for (std::uint32_t i = 0; i < net.cells.size(); ++i) {
+        const cell& each = net.cells[i];
+        if (each.way != denied_way || each.from == "transit") continue;
+        CAPTURE(each.from, each.type, each.v4);
+        // By its own address, and by 127.0.0.1 over the wire, nobody reaches it whatever it allows.
+        const bool is_meant = !each.from.starts_with("outside-");
+        CHECK(arrived.contains(i) == is_meant);
+    }
 }
 
 TEST_CASE("Each cell holds for a container that comes again with another address") {

@@ -126,7 +126,7 @@ inline std::vector<std::pair<ipv4_setting, std::uint32_t>> unless_wanted(
 }
 
 /// Addresses, routes and settings in the container's namespace, of which `inside` is.
-/// Errors: kumiki::error.
+/// Errors: unsupported where IPv6 is switched off in that and the network has it; kumiki::error.
 inline void set_up_inside(const network_state& network, const endpoint_parts& parts, int netns_fd,
                           netlink_socket inside, int link) {
     const attach_options& wanted = parts.attachment.options;
@@ -157,7 +157,16 @@ inline void set_up_inside(const network_state& network, const endpoint_parts& pa
     };
     way_out(network.pool4->gateway());
     if (parts.lease6) way_out(network.pool6->gateway());
-    inside.transact(batch);
+    try {
+        inside.transact(batch);
+    } catch (const error& failure) {
+        if (failure.errno_value() != EACCES || !parts.lease6) throw;
+        error_context context = failure.context();
+        context.remedy =
+            "IPv6 is switched off in the container's network namespace: set disable_ipv6 of its "
+            "interface to 0 (attach_options::settings), or leave out the network's subnet6.";
+        throw unsupported(EACCES, std::move(context), failure.where());
+    }
 }
 
 }  // namespace kumiki::inline v0::detail

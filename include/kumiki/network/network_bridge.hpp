@@ -2,6 +2,8 @@
 // bridge_network.hpp is. (One that was there before is existing_bridge.hpp's.)
 #pragma once
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
@@ -12,6 +14,7 @@
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/ip.hpp>
 #include <kumiki/core/observer.hpp>
+#include <kumiki/core/text.hpp>
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/link.hpp>
 #include <kumiki/netlink/mac.hpp>
@@ -22,6 +25,7 @@
 #include <kumiki/network/host_firewall.hpp>
 #include <kumiki/network/loopback_route.hpp>
 #include <kumiki/network/subnets.hpp>
+#include <kumiki/sys/file.hpp>
 #include <kumiki/sys/netns.hpp>
 
 namespace kumiki::inline v0::detail {
@@ -91,6 +95,30 @@ inline std::uint32_t uplink_mtu(netlink_socket& route) {
     return 1500;
 }
 
+/// Errors: unsupported with the reason when the bridge can have no IPv6 address: the kernel was started
+/// without IPv6, the MTU is below its least, or it is switched off for new interfaces.
+inline void require_ipv6(int netns, const link_info& bridge, const std::string& network) {
+    constexpr std::uint32_t least_mtu = 1280;  // RFC 8200, 5
+    std::string reason;
+    if (bridge.mtu < least_mtu)
+        reason = "IPv6 needs an MTU of 1280, and that of " + bridge.name + " is " +
+                 std::to_string(bridge.mtu) + ": set a greater one, or";
+    else if (!bridge.has_ipv6)
+        reason = "IPv6 is off in this kernel:";
+    else if (sys::in_network_namespace(netns, [&] {
+                 const std::string key = "ipv6/conf/" + bridge.name + "/disable_ipv6";
+                 return trim(sys::read_file_at(AT_FDCWD, "/proc/sys/net/" + key)) != "0";
+             }))
+        reason = "IPv6 is switched off for " + bridge.name +
+                 ": set net.ipv6.conf.default.disable_ipv6 (of a bridge that was there before: its "
+                 "own) to 0, or";
+    else
+        return;
+    throw unsupported(EAFNOSUPPORT, {.operation = "open network",
+                                     .object = network,
+                                     .remedy = reason + " leave out the network's subnet6."});
+}
+
 /// Makes a network's bridge with its addresses and settings, and brings it up. Killed in the middle of it,
 /// this process leaves a bridge that is known by its alias. Errors: kumiki::error.
 inline void make_bridge(netlink_socket& route, int netns, const bridge_options& options,
@@ -105,11 +133,7 @@ inline void make_bridge(netlink_socket& route, int netns, const bridge_options& 
     get_link(make, name);
     link_info made;
     route.transact(make, [&](std::size_t, const netlink_message& m) { made = parse_link(m); });
-    if (options.subnet6 && !made.has_ipv6)
-        throw unsupported(EAFNOSUPPORT, {.operation = "open network",
-                                         .object = options.name,
-                                         .remedy = "IPv6 is off in this kernel: leave out the "
-                                                   "network's subnet6."});
+    if (options.subnet6) require_ipv6(netns, made, options.name);
     if (made.has_ipv6)
         sys::in_network_namespace(netns, [&] {
             // Containers must not become the host's routers (CVE-2020-10749).

@@ -155,6 +155,7 @@ class network_state {
             if (!is_own_bridge()) {
                 require_free_bridge(host_.path(), options.name, bridge_name());
                 bridge = require_bridge(route, bridge_name());
+                if (options.subnet6) require_ipv6(netns_.get(), bridge, options.name);
             }
             choose_subnets(options, route, bridge.index);
             for (const cidr& subnet : subnets_of(options))
