@@ -81,10 +81,13 @@ TEST_CASE("Peers are sets, containers by name and by label, as well as networks"
                              .allow(label{"web"}, tcp(80))
                              .deny(container_name{"db"})
                              .allow(any_port(protocol::udp));
+    const auto number = [](const auto& of) {
+        return detail::member_number(detail::memberships::key(of));
+    };
     detail::memberships members;
-    members.add(label{"web"}, "10.88.0.2"_ip);
-    members.add(container_name{"db"}, "10.88.0.3"_ip);
-    members.add(label{"db"}, "10.88.0.4"_ip);  // a label is not a name
+    members.add(number(label{"web"}), "10.88.0.2"_ip);
+    members.add(number(container_name{"db"}), "10.88.0.3"_ip);
+    members.add(number(label{"db"}), "10.88.0.4"_ip);  // a label is not a name
     const auto by = [&](ip_address peer, std::uint8_t transport, std::uint16_t port) {
         return rules
             .decide({.peer = peer, .transport = transport, .port = port, .members = &members})

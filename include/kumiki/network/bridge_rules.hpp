@@ -133,8 +133,8 @@ class sender_rules {
         };
         asks(router_solicitation, 8);
         asks(solicitation, 24);
-        const auto answers = [&](const auto&... more) {
-            allow("neighbour", is_type(advertisement), is_own, own(ip_family::v6, target), more...);
+        const auto answers = [&](const auto&... rest) {
+            allow("neighbour", is_type(advertisement), is_own, own(ip_family::v6, target), rest...);
         };
         answers(has_size(24));
         answers(has_size(32), tells_mac(2, 24));
