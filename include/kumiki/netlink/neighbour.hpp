@@ -2,7 +2,7 @@
 // what the kernel has found out.
 //
 // rtnetlink(7), ip-neighbour(8): RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH; Linux 5.10 has all of it.
-// Left out: the forwarding tables of bridges and vxlans, external learning.
+// Left out: reading the forwarding tables of bridges, those of vxlans, external learning.
 #pragma once
 
 #include <linux/neighbour.h>
@@ -55,6 +55,30 @@ inline void set_neighbour(netlink_batch& batch, int link, const ip_address& addr
     header.ndm_state = NUD_PERMANENT;
     detail::put_neighbour(batch, RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, link,
                           address, "set neighbour", header);
+    batch.data(NDA_LLADDR, std::as_bytes(std::span(mac.octets)));
+}
+
+/// Requests that `address` be taken to be at `mac` from now on, in the place of what was found out before:
+/// nobody is asked before the first packet, but soon after. Errors: ENODEV; ENOBUFS for a full table.
+inline void introduce_neighbour(netlink_batch& batch, int link, const ip_address& address,
+                                const mac_address& mac) {
+    ndmsg header{};
+    header.ndm_state = NUD_STALE;
+    detail::put_neighbour(batch, RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, link,
+                          address, "introduce neighbour", header);
+    batch.data(NDA_LLADDR, std::as_bytes(std::span(mac.octets)));
+}
+
+/// Requests that the bridge whose port is the interface with index `port` send what is for `mac` there
+/// alone, as if it had been seen there: until it is seen elsewhere, or the port goes.
+inline void introduce_to_bridge(netlink_batch& batch, int port, const mac_address& mac) {
+    ndmsg header{};
+    header.ndm_family = AF_BRIDGE;
+    header.ndm_ifindex = port;
+    header.ndm_state = NUD_REACHABLE;
+    header.ndm_flags = NTF_MASTER;
+    batch.add(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, header,
+              {"introduce to bridge", "interface " + std::to_string(port)});
     batch.data(NDA_LLADDR, std::as_bytes(std::span(mac.octets)));
 }
 

@@ -4,7 +4,7 @@
 //   ... clone3 ...
 //   endpoint link = std::move(reserved).connect(netns_fd); // rules, veth, addresses, routes
 //
-// The rules are in force before the interface is. connect() costs one nftables transaction, one
+// The rules are in force before the interface is. connect() costs one nftables transaction, two
 // sendmsg in the host's namespace and one in the container's, made on a thread of its own.
 // The host's side of the veth pair is deleted by hand: a namespace's end takes it along only later,
 // and then its name would still be taken (moby #48749).
@@ -167,6 +167,7 @@ class endpoint {
         if (const shaping& shape = parts->attachment.options.shape; !shape.is_none())
             detail::shape_port(network.route, port, shape, parts->shaper_name(), parts->alias());
         detail::set_up_inside(network, *parts, netns_fd, entering.get(), port.peer);
+        detail::settle_port(network, *parts, port);
         scope_fail undo_devices([&]() noexcept { parts->devices.clear(); });
         detail::move_devices(network, *parts, netns_fd);
         parts_ = std::move(parts);

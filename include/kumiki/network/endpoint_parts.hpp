@@ -20,6 +20,7 @@
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/link.hpp>
 #include <kumiki/netlink/mac.hpp>
+#include <kumiki/netlink/neighbour.hpp>
 #include <kumiki/netlink/route.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/bridge_network.hpp>
@@ -101,6 +102,22 @@ inline link_info make_pair(network_state& network, const endpoint_parts& parts, 
     throw to_error(batch, failures.front());
 }
 
+/// Lets the first packets pass at once, each way: otherwise they would be lost, or ask for their neighbour
+/// again a second later. The kernel lets a port pass packets, and an interface send, only when a worker of
+/// its own has seen that the other end is up; who asks for the link makes it look now (Linux 6.8, commit
+/// facd15dfd691; before, nobody waits for the worker). And who is where is told, so that nobody needs to
+/// ask. Nothing depends on it: a failure is none.
+inline void settle_port(network_state& network, const endpoint_parts& parts,
+                        const link_info& port) {
+    netlink_batch batch;
+    get_link(batch, port.index);
+    get_link(batch, network.bridge.index);
+    introduce_to_bridge(batch, port.index, parts.mac());
+    for (const ip_address& address : parts.rules.addresses)
+        introduce_neighbour(batch, network.bridge.index, address, parts.mac());
+    (void)network.route.submit(batch, [](std::size_t, const netlink_message&) {});
+}
+
 /// Errors: kumiki::error; what was moved is in `parts` then, too.
 inline void move_devices(const network_state& network, endpoint_parts& parts, int netns_fd) {
     if (parts.attachment.options.devices.empty()) return;
@@ -154,11 +171,14 @@ inline void set_up_inside(const network_state& network, const endpoint_parts& pa
                                           .prefix = static_cast<std::uint8_t>(gateway.bits())},
                           .link = link});
         add_route(batch, default_route(gateway, link));
+        if (network.is_own_bridge() && network.bridge.mac)  // another's may change
+            introduce_neighbour(batch, link, gateway, *network.bridge.mac);
     };
     way_out(network.pool4->gateway());
     if (parts.lease6) way_out(network.pool6->gateway());
+    get_link(batch, link);  // as in settle_port()
     try {
-        inside.transact(batch);
+        inside.transact(batch, [](std::size_t, const netlink_message&) {});
     } catch (const error& failure) {
         if (failure.errno_value() != EACCES || !parts.lease6) throw;
         error_context context = failure.context();
