@@ -34,33 +34,33 @@ using kumiki_test::town;
 
 namespace {
 
-/// A static program of three system calls: socket(AF_INET, SOCK_DGRAM, 0), then
-/// sendto(192.0.2.2, port 53) again and again.
-std::string sender_program() {
-    const unsigned char code[] = {0xb8, 41,   0,    0,    0,  // mov eax, socket
-                                  0xbf, 2,    0,    0,    0,  // mov edi, AF_INET
-                                  0xbe, 2,    0,    0,    0,  // mov esi, SOCK_DGRAM
-                                  0x31, 0xd2,  // xor edx, edx
-                                  0x0f, 0x05,  // syscall
-                                  0x41, 0x89, 0xc4,  // mov r12d, eax
-                                  0xb8, 44,   0,    0,    0,  // again: mov eax, sendto
-                                  0x44, 0x89, 0xe7,  // mov edi, r12d
-                                  0x48, 0x8d, 0x35, 0x19, 0,   0, 0,  // lea rsi, [rip + text]
-                                  0xba, 4,    0,    0,    0,  // mov edx, 4
-                                  0x45, 0x31, 0xd2,  // xor r10d, r10d
-                                  0x4c, 0x8d, 0x05, 0x0e, 0,   0, 0,  // lea r8, [rip + address]
-                                  0x41, 0xb9, 16,   0,    0,   0,  // mov r9d, 16
-                                  0x0f, 0x05,  // syscall
-                                  0xeb, 0xd8,  // jmp again
-                                  'p',  'i',  'n',  'g',  // text
-                                  2,    0,    0,    53,   192, 0, 2, 2,
-                                  0,    0,    0,    0,    0,   0, 0, 0};  // address
+/// A static program of two system calls: socket(), then sendto() to port 53 of `to` again and again.
+std::string sender_program(const ip_address& to) {
+    const auto [address, address_size] = kumiki_test::endpoint_address(to, 53).to_kernel();
+    unsigned char code[] = {0xb8, 41,   0,    0,    0,  // mov eax, socket
+                            0xbf, 2,    0,    0,    0,  // mov edi, AF_INET
+                            0xbe, 2,    0,    0,    0,  // mov esi, SOCK_DGRAM
+                            0x31, 0xd2,  // xor edx, edx
+                            0x0f, 0x05,  // syscall
+                            0x41, 0x89, 0xc4,  // mov r12d, eax
+                            0xb8, 44,   0,    0,    0,  // again: mov eax, sendto
+                            0x44, 0x89, 0xe7,  // mov edi, r12d
+                            0x48, 0x8d, 0x35, 0x19, 0, 0, 0,  // lea rsi, [rip + text]
+                            0xba, 4,    0,    0,    0,  // mov edx, 4
+                            0x45, 0x31, 0xd2,  // xor r10d, r10d
+                            0x4c, 0x8d, 0x05, 0x0e, 0, 0, 0,  // lea r8, [rip + address]
+                            0x41, 0xb9, 16,   0,    0, 0,  // mov r9d, 16
+                            0x0f, 0x05,  // syscall
+                            0xeb, 0xd8,  // jmp again
+                            'p',  'i',  'n',  'g'};  // text; the address is behind it
+    code[6] = static_cast<unsigned char>(to.is_v4() ? AF_INET : AF_INET6);
+    code[54] = static_cast<unsigned char>(address_size);
     std::string file(120, '\0');
     const auto put = [&](std::size_t at, std::uint64_t value, std::size_t size) {
         std::memcpy(file.data() + at, &value, size);
     };
     constexpr std::uint64_t base = 0x400000;
-    const std::uint64_t size = file.size() + sizeof code;
+    const std::uint64_t size = file.size() + sizeof code + address_size;
     std::memcpy(file.data(), "\177ELF\2\1\1", 7);
     put(16, 2, 2);  // an executable
     put(18, 62, 2);  // for x86-64
@@ -77,21 +77,23 @@ std::string sender_program() {
     put(96, size, 8);
     put(104, size, 8);
     put(112, 0x1000, 8);
-    return file.append(reinterpret_cast<const char*>(code), sizeof code);
+    file.append(reinterpret_cast<const char*>(code), sizeof code);
+    return file.append(reinterpret_cast<const char*>(&address), address_size);
 }
 
 struct stage : town {
+    ip_address to;  ///< outside
     kumiki_test::busybox_root root{};
-    unique_fd counter = outside.ns.run([] {
-        unique_fd fd(sys::check(
-            ::socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, htons(ETH_P_IP)),
-            "packet socket"));
-        return fd;
+    unique_fd counter = outside.ns.run([this] {
+        const int type = to.is_v4() ? ETH_P_IP : ETH_P_IPV6;
+        return unique_fd(sys::check(::socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
+                                             htons(static_cast<std::uint16_t>(type))),
+                                    "packet socket"));
     });
 
-    stage() {
+    explicit stage(const ip_address& target = "192.0.2.2"_ip) : to(target) {
         const std::string path = root.path() + "/bin/sender";
-        std::ofstream(path, std::ios::binary) << sender_program();
+        std::ofstream(path, std::ios::binary) << sender_program(to);
         REQUIRE(::chmod(path.c_str(), 0755) == 0);
     }
     container_spec spec(policy egress) const {
@@ -104,8 +106,11 @@ struct stage : town {
     int seen() const {
         int count = 0;
         std::array<unsigned char, 64> packet{};
+        const std::size_t ip = to.is_v4() ? 20 : 40;
         while (::recv(counter.get(), packet.data(), packet.size(), 0) >= 28)
-            if (packet[9] == IPPROTO_UDP && packet[22] == 0 && packet[23] == 53) ++count;
+            if (packet[to.is_v4() ? 9 : 6] == IPPROTO_UDP && packet[ip + 2] == 0 &&
+                packet[ip + 3] == 53)
+                ++count;
         return count;
     }
 };
@@ -131,7 +136,9 @@ void settle() { std::this_thread::sleep_for(2ms); }
 
 TEST_CASE("no packet of a program that sends at once gets to where it must not") {
     NEEDS_NETNS;
-    const stage here;
+    const ip_address to = GENERATE(as<ip_address>{}, "192.0.2.2"_ip, "2001:db8::2"_ip);
+    CAPTURE(to_string(to));
+    const stage here(to);
     here.host.ns.run([&] {
         scheduler io;
         const auto start = [&](policy egress) {
@@ -140,8 +147,7 @@ TEST_CASE("no packet of a program that sends at once gets to where it must not")
         // What would be seen.
         start(allow_all());
         REQUIRE(here.seen() > 0);
-        const policy denials[] = {deny_all(), allow_all().deny("192.0.2.2"_ip),
-                                  deny_all().allow("192.0.2.2"_ip, tcp(53)),
+        const policy denials[] = {deny_all(), allow_all().deny(to), deny_all().allow(to, tcp(53)),
                                   allow_all().deny(udp(53))};
         for (int i = 0; i < starts(); ++i) start(denials[i % 4]);
     });
@@ -151,13 +157,15 @@ TEST_CASE("no packet of a program that sends at once gets to where it must not")
 
 TEST_CASE("no packet passes while a policy is replaced by another that denies it, nor at the end") {
     NEEDS_NETNS;
-    const stage here;
+    const ip_address to = GENERATE(as<ip_address>{}, "192.0.2.2"_ip, "2001:db8::2"_ip);
+    CAPTURE(to_string(to));
+    const stage here(to);
     here.host.ns.run([&] {
         scheduler io;
         for (int round = 0; round < starts() / 4; ++round)
             io.run(sending(io, here.spec(deny_all()), [&](container& box) {
-                const policy denials[] = {allow_all().deny("192.0.2.2"_ip), deny_all(),
-                                          deny_all().allow("192.0.2.3"_ip),
+                const policy denials[] = {allow_all().deny(to), deny_all(),
+                                          deny_all().allow(to.plus(1)),
                                           allow_all().deny(udp(53)).deny(tcp(1))};
                 for (int i = 0; i < 20; ++i) {
                     endpoint_change change{.egress = denials[i % 4]};

@@ -83,7 +83,7 @@ inline std::vector<kernel_part> find_missing_parts(netlink_socket& netfilter) {
     need(!has_nat || takes(hook{"nat", hook_point::prerouting, -100}, address, translate{}),
          "nft_nat", "CONFIG_NFT_NAT");
     need(!has_nat || takes(nat, masquerade{}), "nft_masq", "CONFIG_NFT_MASQ");
-    need(takes(filter, load_ct{}), "nft_ct", "CONFIG_NFT_CT");
+    need(takes(filter, load_ct{}), "nft_ct or nf_conntrack", "CONFIG_NFT_CT, CONFIG_NF_CONNTRACK");
     need(takes(hook{"filter", hook_point::prerouting, 0}, load_fib{}), "nft_fib_inet",
          "CONFIG_NFT_FIB_INET");
     need(takes(filter, log_to{.group = 1}), "nft_log or nfnetlink_log",
