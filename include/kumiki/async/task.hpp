@@ -5,6 +5,8 @@
 // parameters, by value unless the task is awaited in the expression that makes it.
 // Name what an await yields before you use it: `auto n = co_await io.read(fd, buffer);`.
 //
+// In a header, let it be a template: g++ 12 emits an inline coroutine wherever its header is seen.
+//
 // Lazy: it starts when it is awaited, and ends before its awaiter goes on. Left out: detached
 // tasks (see scope.hpp), tasks that are awaited twice.
 #pragma once
