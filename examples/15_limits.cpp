@@ -80,8 +80,8 @@ task<int> show_limits(scheduler& io, std::string directory) {
     const auto clipped = update_limits(box.cgroup(), more);
     fmt::print("updated while it runs:\n");
     co_await look_inside(io, box);
-    for (const auto& [key, asked, in_force] : clipped)
-        fmt::print("{}: {} asked for, {} in force\n", key, asked, in_force);
+    for (const clipped_limit& each : clipped)
+        fmt::print("{}: {} asked for, {} in force\n", each.key, each.asked, each.in_force);
 
     if (has(there, controllers::memory)) try {
             update_limits(box.cgroup(), {.memory = 4096_B});
