@@ -86,6 +86,13 @@ struct three_hosts {
         const auto server = kumiki_test::serve(there, SOCK_DGRAM, to, 7);
         return kumiki_test::reaches(left, SOCK_DGRAM, to, 7, server, 300).has_value();
     }
+    /// As above, for what should: a datagram may be lost while the links come up.
+    template <class... There>
+    bool comes_across(const ip_address& to, const There&... there) const {
+        for (int attempt = 0; attempt < 10; ++attempt)
+            if (crosses(to, there...)) return true;
+        return false;
+    }
 };
 
 }  // namespace
@@ -118,8 +125,8 @@ TEST_CASE("The guard and nothing else is what keeps the host from routing") {
     CHECK(!test.crosses("10.2.0.2"_ip));
     CHECK(!test.crosses("fd02::2"_ip));
     test.host.run([] { detail::guard_forwarding({}); });
-    CHECK(test.crosses("10.2.0.2"_ip));
-    CHECK(test.crosses("fd02::2"_ip));
+    CHECK(test.comes_across("10.2.0.2"_ip));
+    CHECK(test.comes_across("fd02::2"_ip));
     restore_forwarding(test.directory.get(), test.host.fd());
     CHECK(!test.crosses("10.2.0.2"_ip));
     CHECK(!test.crosses("fd02::2"_ip));
@@ -132,8 +139,8 @@ TEST_CASE("Traffic of a bridge of kumiki's passes the guard") {
     test.join(container, "km-x", "10.3.0.1/24"_cidr, "10.3.0.2/24"_cidr, "fd03::1/64"_cidr,
               "fd03::2/64"_cidr);
     enable_forwarding(test.directory.get(), test.host.fd(), {}, ip_family::v6);
-    CHECK(test.crosses("10.3.0.2"_ip, container));
-    CHECK(test.crosses("fd03::2"_ip, container));
+    CHECK(test.comes_across("10.3.0.2"_ip, container));
+    CHECK(test.comes_across("fd03::2"_ip, container));
     CHECK(setting(test.host, "ipv4/conf/km-x/forwarding") == "0");  // the network's own business
     restore_forwarding(test.directory.get(), test.host.fd());
 }
@@ -162,7 +169,7 @@ TEST_CASE("A host that forwards already is left as it is") {
     noting_observer told;
     enable_forwarding(test.directory.get(), test.host.fd(), {}, ip_family::v6);
     CHECK(told.text.empty());
-    CHECK(test.crosses("10.2.0.2"_ip));
+    CHECK(test.comes_across("10.2.0.2"_ip));
     restore_forwarding(test.directory.get(), test.host.fd());
     CHECK(setting(test.host, "ipv4/ip_forward") == "1");
     CHECK(setting(test.host, "ipv6/conf/all/forwarding") == "1");
