@@ -194,11 +194,17 @@ TEST_CASE("no operation takes memory", "[allocations]") {
 
 TEST_CASE("waiting for children takes no memory", "[allocations]") {
     KUMIKI_ON_BOTH_BACKENDS(io);
-    // Those of the first round have the higher descriptors: lists that go by them have grown then.
-    auto counted_ones = children_that_end(50);
-    auto first_ones = children_that_end(5);
-    (void)io.run(wait_for_children(io, first_ones));
-    CHECK(io.run(wait_for_children(io, counted_ones)) == 0);
+    // A wait that takes memory does so each time; a list that grows, because more children than ever
+    // ended at once, does so once.
+    std::size_t fewest = 1;
+    for (int round = 0; round < 3 && fewest != 0; ++round) {
+        // Those of the first wait have the higher descriptors: lists that go by them have grown then.
+        auto counted_ones = children_that_end(50);
+        auto first_ones = children_that_end(5);
+        (void)io.run(wait_for_children(io, first_ones));
+        fewest = io.run(wait_for_children(io, counted_ones));
+    }
+    CHECK(fewest == 0);
 }
 
 TEST_CASE("a task takes the memory of its frame and nothing else", "[allocations]") {

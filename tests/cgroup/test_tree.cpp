@@ -81,7 +81,11 @@ TEST_CASE("without cgroup.kill a fork bomb is ended, too, also over several grou
         // Few descriptors: not one for each process.
         rlimit before{};
         REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
-        const rlimit few{.rlim_cur = 48, .rlim_max = before.rlim_max};
+        const int first_free = ::dup(2);
+        ::close(first_free);
+        REQUIRE(first_free > 0);
+        const rlimit few{.rlim_cur = static_cast<rlim_t>(first_free) + 32,
+                         .rlim_max = before.rlim_max};
         REQUIRE(::setrlimit(RLIMIT_NOFILE, &few) == 0);
         CHECK_NOTHROW(detail::kill_by_signals(group.fd()));
         REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);

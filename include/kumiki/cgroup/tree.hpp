@@ -104,21 +104,33 @@ inline std::exception_ptr kill_listed(int group, const std::vector<pid_t>& liste
     std::exception_ptr first;
     for (auto next = listed.begin(); next != listed.end();) {
         std::vector<std::pair<pid_t, unique_fd>> held;
+        // No descriptor left: first those that are held, and the listing takes some, too.
+        const auto give_some_back = [&](int code) {
+            constexpr std::ptrdiff_t spare = 8;
+            if ((code != EMFILE && code != ENFILE) || std::ssize(held) <= spare) return false;
+            next = std::find(listed.begin(), next, (held.end() - spare)->first);
+            held.erase(held.end() - spare, held.end());
+            return true;
+        };
         for (; next != listed.end() && held.size() < 128; ++next) {
             try {
                 held.emplace_back(*next, sys::open_pidfd(*next));
             } catch (const error& failure) {
                 if (failure.errno_value() == ESRCH) continue;
-                // No descriptor left: first those that are held, and the listing takes some, too.
-                constexpr std::ptrdiff_t spare = 8;
-                if (std::ssize(held) <= spare) throw;
-                next = std::find(listed.begin(), next, (held.end() - spare)->first);
-                held.erase(held.end() - spare, held.end());
+                if (!give_some_back(failure.errno_value())) throw;
                 break;
             }
         }
         std::vector<pid_t> now;
-        collect_processes(group, now);
+        for (bool listed_anew = false; !listed_anew;) {
+            try {
+                now.clear();
+                collect_processes(group, now);
+                listed_anew = true;
+            } catch (const error& failure) {
+                if (!give_some_back(failure.errno_value())) throw;
+            }
+        }
         const std::set<pid_t> still(now.begin(), now.end());
         for (const auto& [pid, fd] : held) {
             try {
