@@ -146,11 +146,12 @@ task<running> start(scheduler& io, const options& given, const std::string& root
     co_return running{std::move(net), std::move(box)};
 }
 
-/// The first signal that means the end.
-task<int> first_fatal(signal_stream& signals) {
-    for (;;) {
+/// Ends with the first signal that means the end, which is in `fatal` then: also when the work beside
+/// it was done in the same instant and the caller hears of that.
+task<void> await_fatal(signal_stream& signals, int& fatal) {
+    while (fatal == 0) {
         const auto arrived = co_await signals.next();
-        if (arrived && arrived->signal != SIGWINCH) co_return arrived->signal;
+        if (arrived && arrived->signal != SIGWINCH) fatal = arrived->signal;
     }
 }
 
@@ -292,8 +293,9 @@ task<int> run_container(scheduler& io, const options& given) {
     std::optional<busybox_rootfs> busybox;
     const std::string root =
         given.rootfs.empty() ? busybox.emplace().path() : absolute(given.rootfs);
-    auto first = co_await when_any(start(io, given, root), first_fatal(signals));
-    if (first.index() == 1) co_return 128 + std::get<1>(first);
+    int fatal = 0;
+    auto first = co_await when_any(start(io, given, root), await_fatal(signals, fatal));
+    if (fatal != 0) co_return 128 + fatal;
     running all = std::get<0>(std::move(first));
     tell_start(given, io, all);
 
