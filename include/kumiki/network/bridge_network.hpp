@@ -89,10 +89,12 @@ class bridge_network {
         return bridge_network(std::make_shared<detail::network_state>(std::move(options)));
     }
 
+    /// A place for one container, with nothing said of it.
+    network_attachment attach() const { return attach(attach_options()); }
     /// A place for one container. Errors: invalid_input for an address outside of the network, an
     /// interface's name that cannot be, an IPv6 address in a network without IPv6, or an alias that
     /// cannot be or in a network without names.
-    network_attachment attach(attach_options options = {}) const {
+    network_attachment attach(attach_options options) const {
         const auto require = [](const std::optional<ip_address>& address, const cidr* subnet) {
             if (address && (subnet == nullptr || !subnet->contains(*address)))
                 throw invalid_input("address", to_string(*address),

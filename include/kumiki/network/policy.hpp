@@ -51,6 +51,14 @@ struct rule_options {
     bool operator==(const rule_options&) const = default;
 };
 
+namespace detail {
+
+/// The options of a rule without any. (As a default argument `{}` would be made in the caller's frame:
+/// within a co_await g++ 12 copies that byte by byte, and a string in it breaks.)
+inline const rule_options plain_rule{};
+
+}  // namespace detail
+
 /// A flow's first packet, as a policy sees it.
 struct policy_question {
     ip_address peer{};
@@ -112,33 +120,37 @@ class policy {
     explicit policy(access otherwise) noexcept : otherwise_(otherwise) {}
 
     /// Appends a rule that allows `peers` (what is of a kind alone). Errors: invalid_input.
-    policy& allow(policy_peers peers, traffic about = {}, rule_options options = {}) & {
-        return add({access::allow, std::move(peers), about, std::move(options)});
+    policy& allow(policy_peers peers, traffic about = {},
+                  const rule_options& options = detail::plain_rule) & {
+        return add({access::allow, std::move(peers), about, options});
     }
     /// Appends a rule that allows everybody what is of a kind.
-    policy& allow(traffic about, rule_options options = {}) & {
-        return add({access::allow, {}, about, std::move(options)});
+    policy& allow(traffic about, const rule_options& options = detail::plain_rule) & {
+        return add({access::allow, {}, about, options});
     }
     /// Appends a rule that denies `peers` (what is of a kind alone). Errors: invalid_input.
-    policy& deny(policy_peers peers, traffic about = {}, rule_options options = {}) & {
-        return add({access::deny, std::move(peers), about, std::move(options)});
+    policy& deny(policy_peers peers, traffic about = {},
+                 const rule_options& options = detail::plain_rule) & {
+        return add({access::deny, std::move(peers), about, options});
     }
     /// Appends a rule that denies everybody what is of a kind.
-    policy& deny(traffic about, rule_options options = {}) & {
-        return add({access::deny, {}, about, std::move(options)});
+    policy& deny(traffic about, const rule_options& options = detail::plain_rule) & {
+        return add({access::deny, {}, about, options});
     }
 
-    policy allow(policy_peers peers, traffic about = {}, rule_options options = {}) && {
-        return std::move(allow(std::move(peers), about, std::move(options)));
+    policy allow(policy_peers peers, traffic about = {},
+                 const rule_options& options = detail::plain_rule) && {
+        return std::move(allow(std::move(peers), about, options));
     }
-    policy allow(traffic about, rule_options options = {}) && {
-        return std::move(allow(about, std::move(options)));
+    policy allow(traffic about, const rule_options& options = detail::plain_rule) && {
+        return std::move(allow(about, options));
     }
-    policy deny(policy_peers peers, traffic about = {}, rule_options options = {}) && {
-        return std::move(deny(std::move(peers), about, std::move(options)));
+    policy deny(policy_peers peers, traffic about = {},
+                const rule_options& options = detail::plain_rule) && {
+        return std::move(deny(std::move(peers), about, options));
     }
-    policy deny(traffic about, rule_options options = {}) && {
-        return std::move(deny(about, std::move(options)));
+    policy deny(traffic about, const rule_options& options = detail::plain_rule) && {
+        return std::move(deny(about, options));
     }
 
     /// What becomes of flows that no rule matches.

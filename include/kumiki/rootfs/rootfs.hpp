@@ -49,12 +49,17 @@ class rootfs {
         root.access_ = access;
         return root;
     }
+    // Not by default arguments: see policy.hpp.
+    static rootfs overlay(std::string lower) { return overlay(std::move(lower), overlay_upper()); }
+    static rootfs overlay(std::vector<std::string> lowers) {
+        return overlay(std::move(lowers), overlay_upper());
+    }
     /// An overlay on `lower`, which is not changed.
-    static rootfs overlay(std::string lower, overlay_upper upper = {}) {
+    static rootfs overlay(std::string lower, overlay_upper upper) {
         return overlay(std::vector<std::string>{std::move(lower)}, std::move(upper));
     }
     /// An overlay on several directories, the topmost first.
-    static rootfs overlay(std::vector<std::string> lowers, overlay_upper upper = {}) {
+    static rootfs overlay(std::vector<std::string> lowers, overlay_upper upper) {
         rootfs root;
         root.layers_ = std::move(lowers);
         root.upper_ = std::move(upper);
