@@ -1,6 +1,7 @@
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstring>
@@ -154,6 +155,8 @@ TEST_CASE("a closed scheduler leaves no descriptor and no thread", "[operation]"
         io.run(offload_slow(io, begun, calls, {}));
     }
     CHECK(count("/proc/self/fd") == fds);
+    // Who joins a thread is told before /proc forgets it.
+    for (int tries = 0; tries < 500 && count_threads() != threads; ++tries) ::usleep(10'000);
     CHECK(count_threads() == threads);
 }
 

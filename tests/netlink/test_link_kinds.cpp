@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <kumiki/netlink/address.hpp>
 #include <kumiki/netlink/link_kinds.hpp>
 #include <kumiki/netlink/socket.hpp>
@@ -164,6 +166,7 @@ TEST_CASE("A vxlan carries frames between two hosts inside of UDP packets") {
 
 TEST_CASE("A vlan takes the frames with its tag, and no others [vm]", "[vm]") {
     NEEDS_NETNS;
+    if (::access("/proc/net/if_inet6", F_OK) != 0) KUMIKI_SKIP("this kernel has no IPv6");
     two_hosts hosts;
     const private_netns elsewhere;
     if (!can_make(hosts.here, "8021q", [&](netlink_batch& batch) {
@@ -191,6 +194,7 @@ TEST_CASE("A vlan takes the frames with its tag, and no others [vm]", "[vm]") {
 
 TEST_CASE("A dummy holds addresses, and is up without a wire [vm]", "[vm]") {
     NEEDS_NETNS;
+    if (::access("/proc/net/if_inet6", F_OK) != 0) KUMIKI_SKIP("this kernel has no IPv6");
     const private_netns ns;
     const private_netns inside;
     auto socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);

@@ -116,7 +116,9 @@ TEST_CASE("206 ports are published by one transaction, as one port is") {
         });
     REQUIRE(transactions.size() == 1);
     CHECK(transactions.front().result > ports * 2 * 40);  // the elements were in it
-    CHECK(calls.size() == 4);
+    CHECK(std::count_if(calls.begin(), calls.end(), [](const traced_call& call) {
+              return call.line.find("nlmsg_len=") != std::string::npos;
+          }) == 4);
 }
 
 // The kernel counts the transactions itself.
