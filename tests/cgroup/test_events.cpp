@@ -514,19 +514,19 @@ class guest_swap {
     bool on_ = false;
 };
 
-task<void> fill_the_swap(scheduler& io, cgroup_root& root) {
+// True when the kernel came to the limit: a slow disk makes it kill for memory before that.
+task<bool> fill_the_swap(scheduler& io, cgroup_root& root) {
     auto group = root.create("swap", {.memory = 16_MiB, .memory_swap = 4_MiB});
     std::optional<child> hog;
     auto seen =
         co_await when_all(count_to_the_end(io, group), run_soon(io, group, take_memory, hog));
     CHECK(hog->wait().signal == SIGKILL);
     const tally& counted = std::get<0>(seen);
-    CHECK(counted.in_subtree(kind::swap_max) >= 1);
-    CHECK(counted.in_subtree(kind::swap_fail) >= 1);
     CHECK(counted.in_subtree(kind::oom_kill) == 1);
     const auto text = group.read("memory.swap.events");
     CHECK(counted.in_subtree(kind::swap_max) == flat_value(text, "max"));
     CHECK(counted.in_subtree(kind::swap_fail) == flat_value(text, "fail"));
+    co_return counted.in_subtree(kind::swap_max) >= 1 && counted.in_subtree(kind::swap_fail) >= 1;
 }
 
 }  // namespace
@@ -537,7 +537,10 @@ TEST_CASE("a group that has used up its swap is told [vm]", "[vm]") {
     if (!swap.is_on()) KUMIKI_SKIP("there is no disk of a virtual machine for swap");
     NEED_GROUPS_AND_SCHEDULER(io);
     auto root = kumiki_test::make_root();
-    io.run(fill_the_swap(io, root));
+    bool was_full = false;
+    for (int attempt = 0; attempt < 5 && !was_full; ++attempt)
+        was_full = io.run(fill_the_swap(io, root));
+    CHECK(was_full);
 }
 
 namespace {
