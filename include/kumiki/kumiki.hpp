@@ -273,6 +273,7 @@
 #include <kumiki/sys/abi.hpp>
 #include <kumiki/sys/bpf.hpp>
 #include <kumiki/sys/check.hpp>
+#include <kumiki/sys/directory.hpp>
 #include <kumiki/sys/ebpf.hpp>
 #include <kumiki/sys/file.hpp>
 #include <kumiki/sys/mount_api.hpp>

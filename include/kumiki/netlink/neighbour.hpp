@@ -45,28 +45,31 @@ inline void put_neighbour(netlink_batch& batch, std::uint16_t type, unsigned fla
     batch.address(NDA_DST, address);
 }
 
+/// In the place of what is there.
+inline void put_neighbour_at(netlink_batch& batch, std::uint16_t state, int link,
+                             const ip_address& address, const mac_address& mac,
+                             const char* operation) {
+    ndmsg header{};
+    header.ndm_state = state;
+    put_neighbour(batch, RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, link, address,
+                  operation, header);
+    batch.data(NDA_LLADDR, std::as_bytes(std::span(mac.octets)));
+}
+
 }  // namespace detail
 
 /// Requests that `address` be at `mac` behind the interface with index `link`, for good: whatever
 /// others say, and in the place of what was found out. Errors: ENODEV; EINVAL on loopback.
 inline void set_neighbour(netlink_batch& batch, int link, const ip_address& address,
                           const mac_address& mac) {
-    ndmsg header{};
-    header.ndm_state = NUD_PERMANENT;
-    detail::put_neighbour(batch, RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, link,
-                          address, "set neighbour", header);
-    batch.data(NDA_LLADDR, std::as_bytes(std::span(mac.octets)));
+    detail::put_neighbour_at(batch, NUD_PERMANENT, link, address, mac, "set neighbour");
 }
 
 /// Requests that `address` be taken to be at `mac` from now on, in the place of what was found out before:
 /// nobody is asked before the first packet, but soon after. Errors: ENODEV; ENOBUFS for a full table.
 inline void introduce_neighbour(netlink_batch& batch, int link, const ip_address& address,
                                 const mac_address& mac) {
-    ndmsg header{};
-    header.ndm_state = NUD_STALE;
-    detail::put_neighbour(batch, RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, link,
-                          address, "introduce neighbour", header);
-    batch.data(NDA_LLADDR, std::as_bytes(std::span(mac.octets)));
+    detail::put_neighbour_at(batch, NUD_STALE, link, address, mac, "introduce neighbour");
 }
 
 /// Requests that the bridge whose port is the interface with index `port` send what is for `mac` there

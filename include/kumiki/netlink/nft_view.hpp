@@ -121,6 +121,15 @@ inline nft_verdict parse_nft_verdict(const netlink_attribute& data) {
     return parsed;
 }
 
+/// All objects of a kind, of all families, each as `parse(message)` has it.
+template <class Parse>
+auto list_nft(netlink_socket& socket, int kind, const char* operation, Parse& parse) {
+    netlink_batch request;
+    request.add(static_cast<std::uint16_t>(nft_subsystem | kind), NLM_F_DUMP,
+                nfgenmsg{AF_UNSPEC, NFNETLINK_V0, 0}, {operation});
+    return socket.dump(request, [&](const netlink_message& m) { return std::optional(parse(m)); });
+}
+
 /// Requests all rules of a table; none when there is no such table.
 inline void get_nft_rules(netlink_batch& request, const nft::table& t) {
     request.add(nft_subsystem | NFT_MSG_GETRULE, NLM_F_DUMP,
@@ -228,20 +237,12 @@ inline rule_view parse_rule(const netlink_message& message) {
 
 /// All tables of the socket's network namespace, of all families. Errors: kumiki::error.
 inline std::vector<table_view> list_tables(netlink_socket& socket) {
-    netlink_batch request;
-    request.add(detail::nft_subsystem | NFT_MSG_GETTABLE, NLM_F_DUMP,
-                nfgenmsg{AF_UNSPEC, NFNETLINK_V0, 0}, {"list nftables tables"});
-    return socket.dump(request,
-                       [](const netlink_message& m) { return std::optional(parse_table(m)); });
+    return detail::list_nft(socket, NFT_MSG_GETTABLE, "list nftables tables", parse_table);
 }
 
 /// All chains of the socket's network namespace, of all families. Errors: kumiki::error.
 inline std::vector<chain_view> list_chains(netlink_socket& socket) {
-    netlink_batch request;
-    request.add(detail::nft_subsystem | NFT_MSG_GETCHAIN, NLM_F_DUMP,
-                nfgenmsg{AF_UNSPEC, NFNETLINK_V0, 0}, {"list nftables chains"});
-    return socket.dump(request,
-                       [](const netlink_message& m) { return std::optional(parse_chain(m)); });
+    return detail::list_nft(socket, NFT_MSG_GETCHAIN, "list nftables chains", parse_chain);
 }
 
 /// The rules of a table, in their order in each chain; none when there is no such table.

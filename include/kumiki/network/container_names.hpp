@@ -17,6 +17,7 @@
 #include <kumiki/netlink/nft_view.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
+#include <kumiki/network/owned_elements.hpp>
 #include <kumiki/network/ruleset.hpp>
 
 namespace kumiki::inline v0::detail {
@@ -32,13 +33,10 @@ class container_names {
         const std::uint32_t now = nft::generation(socket_);
         if (generation_ == now) return;
         std::map<std::string, std::string> names;
-        for (const ip_family family : both_families) try {
-                for (nft::element_view& each :
-                     nft::list_elements(socket_, tables_.inet, ruleset::egress(family).name))
-                    names.insert_or_assign(std::move(each.key), std::move(each.comment));
-            } catch (const error& failure) {
-                if (failure.errno_value() != ENOENT) throw;  // flushed just now
-            }
+        for (const ip_family family : both_families)
+            for (nft::element_view& each :
+                 elements_of(socket_, {tables_.inet, ruleset::egress(family), family}))
+                names.insert_or_assign(std::move(each.key), std::move(each.comment));
         names_ = std::move(names);
         generation_ = now;
     }

@@ -45,7 +45,7 @@ class container_rules {
             if (has_rates(rules.egress))
                 add(tables_.inet, ruleset::rates_out(family),
                     {.key = address, .data = nft::jump(egress_rates())});
-            if (has_rates(rules.ingress) || has_rates(rules.direct))
+            if (limits_in())
                 add(tables_.inet, ruleset::rates_in(family),
                     {.key = address, .data = nft::jump(ingress_rates())});
             if (rules.direct != deny_all())
@@ -73,10 +73,9 @@ class container_rules {
             chain(ingress_chain()).put_ingress(change, rules_.ingress);
         if (!rules_.direct.rules().empty())
             chain(direct_chain()).put_ingress(change, rules_.direct);
-        const bool limits_in = has_rates(rules_.ingress) || has_rates(rules_.direct);
-        if (has_rates(rules_.egress) || limits_in) put_shared_rates(change, tables_, bridge_);
+        if (has_rates(rules_.egress) || limits_in()) put_shared_rates(change, tables_, bridge_);
         if (has_rates(rules_.egress)) chain(egress_rates()).put_egress_rates(change, rules_.egress);
-        if (limits_in)
+        if (limits_in())
             chain(ingress_rates()).put_ingress_rates(change, rules_.ingress, rules_.direct);
         for (const part& each : parts_)
             change.add_elements(each.table, each.set, each.elements, which);
@@ -114,7 +113,7 @@ class container_rules {
         if (!rules_.ingress.rules().empty()) all.push_back(ingress_chain());
         if (!rules_.direct.rules().empty()) all.push_back(direct_chain());
         if (has_rates(rules_.egress)) all.push_back(egress_rates());
-        if (has_rates(rules_.ingress) || has_rates(rules_.direct)) all.push_back(ingress_rates());
+        if (limits_in()) all.push_back(ingress_rates());
         return all;
     }
 
@@ -128,6 +127,7 @@ class container_rules {
     }
 
   private:
+    bool limits_in() const { return has_rates(rules_.ingress) || has_rates(rules_.direct); }
     std::string egress_chain() const { return "out-" + rules_.container; }
     std::string ingress_chain() const { return "in-" + rules_.container; }
     std::string direct_chain() const { return "direct-" + rules_.container; }

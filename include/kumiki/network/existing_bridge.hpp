@@ -9,12 +9,10 @@
 // that its others forge; asking the bridge's neighbours whether they use an address of the network.
 #pragma once
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -30,6 +28,7 @@
 #include <kumiki/netlink/route.hpp>
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/loopback_route.hpp>
+#include <kumiki/sys/directory.hpp>
 #include <kumiki/sys/file.hpp>
 #include <kumiki/sys/netns.hpp>
 
@@ -102,13 +101,10 @@ inline link_info require_bridge(netlink_socket& socket, const std::string& name)
 /// killed and left it changed.
 inline void require_free_bridge(const std::string& directory, const std::string& network,
                                 const std::string& name) {
-    const std::unique_ptr<DIR, int (*)(DIR*)> all(::opendir(directory.c_str()), &::closedir);
-    while (const dirent* each = all ? ::readdir(all.get()) : nullptr) {
-        const std::string other = each->d_name;
+    for (const std::string& other : sys::directories_in(directory)) {
+        if (other == network) continue;
         const auto place =
-            other.starts_with('.') || other == network
-                ? std::nullopt
-                : sys::try_open_at(AT_FDCWD, directory + "/" + other, O_RDONLY | O_DIRECTORY);
+            sys::try_open_at(AT_FDCWD, directory + "/" + other, O_RDONLY | O_DIRECTORY);
         if (place && bridge_record::read(place->get()).link == name)
             throw error(EBUSY, {.operation = "use bridge",
                                 .object = name,

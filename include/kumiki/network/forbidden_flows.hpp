@@ -37,7 +37,9 @@ inline flow_context read_flow_context(netlink_socket& netfilter, netlink_socket&
         return std::any_of(all.begin(), all.end(),
                            [&](const firewall_rules* each) { return any_rule(*each, is_meant); });
     };
-    context.host = read_host_view(routes);
+    const bool by_interface =
+        any([](const policy_rule& rule) { return !rule.options.interface.empty(); });
+    context.host = by_interface ? read_host_view(routes) : read_host_addresses(routes);
     if (!any([](const policy_rule& rule) { return rule.peers.member_key().has_value(); }))
         return context;
     const ruleset tables(options.network);

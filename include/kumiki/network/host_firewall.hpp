@@ -20,6 +20,7 @@
 #include <kumiki/netlink/socket.hpp>
 #include <kumiki/network/legacy_tables.hpp>
 #include <kumiki/network/names.hpp>
+#include <kumiki/network/ruleset.hpp>
 #include <kumiki/sys/netns.hpp>
 
 namespace kumiki::inline v0 {
@@ -160,7 +161,7 @@ inline void find_nft_obstacles(netlink_socket& socket, std::string_view bridge, 
         };
         const bool is_input = is_at(nft::hook_point::input);
         if (!(is_at(nft::hook_point::forward) || (is_input && names == name_service::on)) ||
-            chain.type != "filter" || chain.table.starts_with("kumiki-"))
+            chain.type != "filter" || chain.table.starts_with(detail::table_prefix))
             continue;
         const char* const family = chain.family == nft::family::ip       ? "ip"
                                    : chain.family == nft::family::ip6    ? "ip6"

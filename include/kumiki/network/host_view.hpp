@@ -48,15 +48,20 @@ struct host_view {
 
 namespace detail {
 
+/// Without its routes, which take longer. Errors: kumiki::error.
+inline host_view read_host_addresses(netlink_socket& route) {
+    host_view seen;
+    for (const address_info& each : list_addresses(route))
+        seen.addresses.push_back(each.address.address);
+    return seen;
+}
 /// Errors: kumiki::error.
 inline host_view read_host_view(netlink_socket& route) {
-    host_view seen;
+    host_view seen = read_host_addresses(route);
     std::map<int, std::string> names;
     for (const link_info& each : list_links(route)) names[each.index] = each.name;
     for (const route_info& each : list_routes(route))
         seen.routes.push_back({each.destination, names[each.link]});
-    for (const address_info& each : list_addresses(route))
-        seen.addresses.push_back(each.address.address);
     return seen;
 }
 

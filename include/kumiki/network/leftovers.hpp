@@ -36,7 +36,7 @@ class leftovers {
         : tables_(options.network) {
         for (const firewall_rules* each : all) {
             owners_.addresses.insert(each->addresses.begin(), each->addresses.end());
-            owners_.ports.insert(port_key(each->port));
+            owners_.ports.emplace(nft::value::name(each->port).view());
             const container_rules own(options, *each);
             for (const auto& part : own.parts())
                 for (const nft::element& element : part.elements)

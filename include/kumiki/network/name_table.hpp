@@ -12,14 +12,12 @@
 #include <linux/netfilter/nfnetlink.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <iterator>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -28,11 +26,10 @@
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/ip.hpp>
 #include <kumiki/netlink/message.hpp>
-#include <kumiki/netlink/nft_comment.hpp>
 #include <kumiki/netlink/nft_value.hpp>
+#include <kumiki/netlink/nft_view.hpp>
 #include <kumiki/netlink/nftables.hpp>
 #include <kumiki/netlink/socket.hpp>
-#include <kumiki/netlink/view.hpp>
 #include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/ruleset.hpp>
 
@@ -61,30 +58,19 @@ inline std::string lower_case(std::string_view text) {
 /// Errors: EBADMSG.
 inline std::vector<name_element> parse_names(const netlink_message& message) {
     std::vector<name_element> found;
-    const auto list = message.attributes<nfgenmsg>().find(NFTA_SET_ELEM_LIST_ELEMENTS);
-    if (!list) return found;
-    for (const netlink_attribute& entry : list->nested()) {
-        const netlink_attributes parts = entry.nested();
-        const auto bytes_of = [&](std::uint16_t type) -> std::span<const std::byte> {
-            const auto part = parts.find(type);
-            if (!part) return {};
-            const auto value = part->nested().find(NFTA_DATA_VALUE);
-            return value ? value->payload() : std::span<const std::byte>();
-        };
-        const auto key = bytes_of(NFTA_SET_ELEM_KEY);
-        const auto data = bytes_of(NFTA_SET_ELEM_DATA);
-        const auto comment = parts.find(NFTA_SET_ELEM_USERDATA);
-        if ((key.size() != 8 && key.size() != 20) || data.size() != 4 || !comment) continue;
+    parse_nft_elements(message, [&](const nft::element_view& each) {
         name_element made;
-        std::array<std::uint8_t, 16> raw{};
-        std::memcpy(raw.data(), key.data(), key.size() - 4);
-        made.address = key.size() == 20 ? ip_address(raw)
-                                        : ip_address(std::array{raw[0], raw[1], raw[2], raw[3]});
-        std::memcpy(&made.number, key.data() + key.size() - 4, sizeof made.number);
-        std::memcpy(&made.birth, data.data(), sizeof made.birth);
-        made.name = lower_case(parse_nft_comment(*comment));
-        if (!made.name.empty()) found.push_back(std::move(made));
-    }
+        constexpr std::size_t number = sizeof made.number;  // behind the address
+        if (each.key.size() < number || each.data.size() != sizeof made.birth) return;
+        const std::string_view key = each.key;
+        const auto address = ip_address::try_from_bytes(key.substr(0, key.size() - number));
+        if (!address || each.comment.empty()) return;
+        made.address = *address;
+        std::memcpy(&made.number, key.data() + key.size() - number, number);
+        std::memcpy(&made.birth, each.data.data(), sizeof made.birth);
+        made.name = lower_case(each.comment);
+        found.push_back(std::move(made));
+    });
     return found;
 }
 

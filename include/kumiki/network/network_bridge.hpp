@@ -24,6 +24,7 @@
 #include <kumiki/network/forwarding.hpp>
 #include <kumiki/network/host_firewall.hpp>
 #include <kumiki/network/loopback_route.hpp>
+#include <kumiki/network/ruleset.hpp>
 #include <kumiki/network/subnets.hpp>
 #include <kumiki/sys/file.hpp>
 #include <kumiki/sys/netns.hpp>
@@ -38,7 +39,7 @@ inline std::vector<cidr> subnets_of(const bridge_options& options) {
 /// The host's addresses in them: the first of each.
 inline std::vector<cidr> gateways_of(const bridge_options& options) {
     std::vector<cidr> all = subnets_of(options);
-    for (cidr& each : all) each.address = each.network().plus(1);
+    for (cidr& each : all) each.address = gateway_of(each);
     return all;
 }
 
@@ -65,7 +66,7 @@ inline void choose_subnets(bridge_options& options, netlink_socket& route, int b
     if (is_chosen(options.subnet) && bridge != 0 && !has_ports(route, bridge))
         for (const address_info& each : list_addresses(route, bridge))
             if (each.address.address.is_v4() && each.address.prefix <= 30 &&
-                each.address.address == each.address.network().plus(1))
+                each.address.address == gateway_of(each.address))
                 options.subnet = {.address = each.address.network(), .prefix = each.address.prefix};
     if (is_chosen(options.subnet))
         options.subnet = choose_subnet(
@@ -123,7 +124,7 @@ inline void require_ipv6(int netns, const link_info& bridge, const std::string& 
 /// this process leaves a bridge that is known by its alias. Errors: kumiki::error.
 inline void make_bridge(netlink_socket& route, int netns, const bridge_options& options,
                         const std::string& name, const std::string& alias) {
-    const ip_address gateway4 = options.subnet.network().plus(1);
+    const ip_address gateway4 = gateway_of(options.subnet);
     const mac_address mac = mac_address::from(gateway4, 1);
     netlink_batch make;
     create_bridge(
@@ -150,9 +151,8 @@ inline void make_bridge(netlink_socket& route, int netns, const bridge_options& 
                        {ipv4_setting::send_redirects, 0}}});
     add_address(setup, made.index, {.address = gateway4, .prefix = options.subnet.prefix});
     if (options.subnet6) {
-        add_address(
-            setup, made.index,
-            {.address = options.subnet6->network().plus(1), .prefix = options.subnet6->prefix});
+        add_address(setup, made.index,
+                    {.address = gateway_of(*options.subnet6), .prefix = options.subnet6->prefix});
         add_address(setup, made.index, mac.link_local());
     }
     set_link(setup, made.index, {.up = true});

@@ -77,17 +77,10 @@ inline std::optional<ip_address> address_in(const owned_set& in, const nft::elem
     return ip_address::try_from_bytes(bytes.substr(at, size));
 }
 
-/// A port's name as it stands in keys.
-inline std::string port_key(std::string_view name) {
-    std::string field(name);
-    field.resize(16);
-    return field;
-}
-
 /// Containers, by what tells their elements.
 struct element_owners {
     std::set<ip_address> addresses{};
-    std::set<std::string> ports{};  ///< as port_key()
+    std::set<std::string> ports{};  ///< nft::value::name(), as keys begin with it
 
     bool own(const owned_set& in, const nft::element_view& element) const {
         if (in.place == owner_place::port) return ports.contains(element.key.substr(0, 16));

@@ -22,6 +22,7 @@
 #include <kumiki/core/text.hpp>
 #include <kumiki/netlink/bound_sockets.hpp>
 #include <kumiki/netlink/socket.hpp>
+#include <kumiki/sys/directory.hpp>
 #include <kumiki/sys/file.hpp>
 
 namespace kumiki::inline v0::detail {
@@ -37,6 +38,12 @@ inline std::optional<ip_address> parse_proc_net_address(std::string_view text) {
     }
     return text.size() == 32 ? ip_address(bytes)
                              : ip_address(std::array{bytes[0], bytes[1], bytes[2], bytes[3]});
+}
+
+/// True when a socket on `bound` keeps others from binding to `address` and the same port. (A dual-stack
+/// socket on :: takes the port of IPv4, too.)
+inline bool stands_in_way(const ip_address& bound, const ip_address& address) {
+    return bound == address || bound.is_unspecified() || address.is_unspecified();
 }
 
 /// The inode of a socket in `table` (text of /proc/net/tcp and the like) that stands in the way of
@@ -61,27 +68,21 @@ inline std::optional<std::uint64_t> find_bound_socket(std::string_view table,
         const auto number = parse_number<std::uint16_t>(fields[1].substr(colon + 1), 16);
         const auto inode = parse_number<std::uint64_t>(fields[9]);
         if (!bound || number != port || !inode || *inode == 0) continue;
-        // A dual-stack socket on :: takes the port of IPv4, too.
-        if (*bound == address || bound->is_unspecified() || address.is_unspecified()) return inode;
+        if (stands_in_way(*bound, address)) return inode;
     }
     return std::nullopt;
 }
 
-struct close_directory {
-    void operator()(DIR* directory) const noexcept { ::closedir(directory); }
-};
-using directory_stream = std::unique_ptr<DIR, close_directory>;
-
 /// "name (pid 4711)" of a process that has the socket open; nothing when none is seen.
 inline std::optional<std::string> find_socket_owner(std::uint64_t inode) {
     const std::string wanted = "socket:[" + std::to_string(inode) + "]";
-    const directory_stream processes(::opendir("/proc"));
+    const sys::directory_stream processes(::opendir("/proc"));
     if (!processes) return std::nullopt;
     while (const dirent* process = ::readdir(processes.get())) {
         const std::string pid = process->d_name;
         if (!parse_number<std::uint32_t>(pid)) continue;
         const std::string base = "/proc/" + pid;
-        const directory_stream descriptors(::opendir((base + "/fd").c_str()));
+        const sys::directory_stream descriptors(::opendir((base + "/fd").c_str()));
         if (!descriptors) continue;
         while (const dirent* descriptor = ::readdir(descriptors.get())) {
             char link[64];
@@ -120,8 +121,7 @@ inline std::optional<std::string> port_holder(protocol transport, const ip_addre
         for (const ip_family family : {ip_family::v4, ip_family::v6})
             for (const bound_socket& each : list_bound_tcp(socket, family))
                 if (each.port == port && each.inode != 0 &&
-                    (each.address == address || each.address.is_unspecified() ||
-                     address.is_unspecified()))
+                    detail::stands_in_way(each.address, address))
                     if (auto owner = detail::find_socket_owner(each.inode)) return owner;
     } catch (...) {  // no memory, no /proc: the error is told without the name
     }

@@ -8,7 +8,6 @@
 // names there and is in no known directory is told, and stays.
 #pragma once
 
-#include <dirent.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -38,11 +37,11 @@
 #include <kumiki/network/network_remains.hpp>
 #include <kumiki/network/owned_elements.hpp>
 #include <kumiki/network/policy_chain.hpp>
-#include <kumiki/network/port_holder.hpp>
 #include <kumiki/network/port_lock.hpp>
 #include <kumiki/network/port_name.hpp>
 #include <kumiki/network/ruleset.hpp>
 #include <kumiki/network/shared_place.hpp>
+#include <kumiki/sys/directory.hpp>
 #include <kumiki/sys/file.hpp>
 #include <kumiki/sys/netns.hpp>
 
@@ -122,21 +121,22 @@ class dead_containers {
                 return pool.subnet().network().plus(*number);
         return std::nullopt;
     }
+    std::optional<ip_address> owner_of(const owned_set& in, const nft::element_view& each) const {
+        return in.place == owner_place::port ? address_of(each.key) : address_in(in, each);
+    }
     // All that there is, and who of them is dead. A second look keeps what the first has leased.
     found find() {
         found all;
         std::set<ip_address> living;
         const auto look_at = [&](const ip_address& address, const std::string* name) {
-            const bool is_known_living = living.contains(address);
-            const bool dead = !is_known_living && is_dead(address);
+            const bool dead = !living.contains(address) && is_dead(address);
             if (!dead) living.insert(address);
             if (name != nullptr) (dead ? all.names : all.living).insert(*name);
         };
         for (owned_set& in : owned_sets(tables_)) {
             auto elements = elements_of(netfilter_, in);
             for (const nft::element_view& each : elements) {
-                const auto address =
-                    in.place == owner_place::port ? address_of(each.key) : address_in(in, each);
+                const auto address = owner_of(in, each);
                 if (address) look_at(*address, in.says_whose ? &each.comment : nullptr);
             }
             all.elements.emplace_back(std::move(in), std::move(elements));
@@ -158,8 +158,7 @@ class dead_containers {
         for (const auto& [in, elements] : all.elements) {
             std::vector<nft::element> doomed;
             for (const nft::element_view& each : elements) {
-                const auto address =
-                    in.place == owner_place::port ? address_of(each.key) : address_in(in, each);
+                const auto address = owner_of(in, each);
                 if (address && dead_.contains(*address))
                     doomed.push_back({.key = nft::value::of_bytes(each.key)});
             }
@@ -193,21 +192,6 @@ class dead_containers {
     std::map<ip_address, address_lease> dead_;
 };
 
-/// The directories in a directory.
-inline std::vector<std::string> directories_in(const std::string& path) {
-    std::vector<std::string> names;
-    const directory_stream all(::opendir(path.c_str()));
-    if (!all) return names;
-    while (const dirent* each = ::readdir(all.get())) {
-        struct stat status{};
-        if (each->d_name[0] != '.' &&
-            ::fstatat(::dirfd(all.get()), each->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
-            S_ISDIR(status.st_mode))
-            names.emplace_back(each->d_name);
-    }
-    return names;
-}
-
 }  // namespace detail
 
 /// Removes what killed processes left in the calling thread's network namespace. May be called at
@@ -226,7 +210,7 @@ inline reconcile_report reconcile(const reconcile_options& options = {}) {
     if (::stat(path.c_str(), &status) == 0) {
         const unique_fd netns = sys::network_namespace_of(route.fd());
         shared_place host(path, [](int, bool) {});
-        for (const std::string& name : detail::directories_in(path)) {
+        for (const std::string& name : sys::directories_in(path)) {
             known.insert(name);
             // In the order in which a network takes these locks when it is opened.
             try {

@@ -159,9 +159,8 @@ class rule_keeper {
                 if (!container_of_chain(event.object)) suspect_ = by;
                 break;
             case NFT_MSG_DELSETELEM:
-                for (const std::string& key : event.keys)
-                    if (is_own_element(event.object, key))
-                        found(drift_kind::element_gone, "element of " + event.object);
+                if (is_of_own_element(event))
+                    found(drift_kind::element_gone, "element of " + event.object);
                 break;
             default:
                 break;
@@ -194,9 +193,12 @@ class rule_keeper {
             if (rules.container == *name) return true;
         return false;
     }
-    bool is_own_element(const std::string& set, const std::string& key) const {
-        for (const auto& [port, rules] : network_->wall->connected())
-            if (container_rules(network_->wall->options(), rules).owns(set, key)) return true;
+    bool is_of_own_element(const nft::event& event) const {
+        for (const auto& [port, rules] : network_->wall->connected()) {
+            const container_rules own(network_->wall->options(), rules);
+            for (const std::string& key : event.keys)
+                if (own.owns(event.object, key)) return true;
+        }
         return false;
     }
 

@@ -22,6 +22,7 @@
 #include <kumiki/network/container_rules.hpp>
 #include <kumiki/network/firewall_rules.hpp>
 #include <kumiki/network/leftovers.hpp>
+#include <kumiki/network/network_remains.hpp>
 #include <kumiki/network/ruleset.hpp>
 
 namespace kumiki::inline v0::detail {
@@ -120,15 +121,7 @@ class rules_in_force {
     }
 
     /// Deletes the tables with all in them. That there are none is no error. Errors: kumiki::error.
-    void remove() {
-        const ruleset tables(options_.network);
-        nft::batch change;
-        for (const nft::table& table : {tables.inet, tables.bridge}) {
-            change.add_table(table, {}, owner_of(options_));  // so that it can be deleted
-            change.delete_table(table);
-        }
-        change.commit(netfilter_);
-    }
+    void remove() { delete_network_tables(netfilter_, options_.network); }
 
   private:
     // Those of the container that are known to be, when it is known; a rollback may have failed.
