@@ -4,8 +4,6 @@
 // The test runs its own program a second time under strace, with the hidden test at the end of this
 // file, which starts one container and writes down the plan that the child was given.
 #include <fcntl.h>
-#include <poll.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,8 +22,10 @@
 #include "container/support.hpp"
 #include "support/busybox.hpp"
 #include "support/catch.hpp"
+#include "support/run_program.hpp"
 
 using namespace kumiki;
+using kumiki_test::run_program;
 namespace fs = std::filesystem;
 
 namespace {
@@ -310,26 +310,6 @@ class witness {
 };
 
 // --- running it
-
-/// Runs `arguments` to its end, for a minute at most; its output goes to `output`.
-int run_program(std::vector<std::string> arguments, const std::string& output) {
-    std::vector<char*> argv;
-    for (std::string& argument : arguments) argv.push_back(argument.data());
-    argv.push_back(nullptr);
-    posix_spawn_file_actions_t actions;
-    ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawn_file_actions_addopen(&actions, 1, output.c_str(), O_WRONLY | O_CREAT | O_TRUNC,
-                                       0644);
-    ::posix_spawn_file_actions_adddup2(&actions, 1, 2);
-    pid_t pid = 0;
-    const int failed = ::posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ);
-    ::posix_spawn_file_actions_destroy(&actions);
-    if (failed != 0) return 127;
-    const unique_fd pidfd = sys::open_pidfd(pid);
-    pollfd ended{.fd = pidfd.get(), .events = POLLIN, .revents = 0};
-    if (::poll(&ended, 1, 60000) != 1) sys::send_signal(pidfd.get(), SIGKILL);
-    return sys::wait_blocking(pidfd.get()).shell_status();
-}
 
 std::string contents(const fs::path& file) {
     std::ifstream in(file);

@@ -2,7 +2,6 @@
 // them that arrive or do not.
 #pragma once
 
-#include <cstdio>
 #include <fstream>
 #include <optional>
 #include <string>
@@ -16,6 +15,7 @@
 
 #include "support/catch.hpp"
 #include "support/netns.hpp"
+#include "support/witness.hpp"
 
 namespace kumiki_test {
 
@@ -158,20 +158,10 @@ inline firewall_rules rules_of_c() {
 }
 
 /// What a program prints in a namespace.
-inline std::string output_of(const node& in, const char* command) {
-    return in.ns.run([&] {
-        std::string text;
-        FILE* pipe = ::popen(command, "r");
-        REQUIRE(pipe != nullptr);
-        char buffer[4096];
-        while (const auto n = std::fread(buffer, 1, sizeof buffer, pipe)) text.append(buffer, n);
-        ::pclose(pipe);
-        return text;
-    });
+inline std::string output_of(const node& in, const std::string& command) {
+    return witness(in.ns, command);
 }
-inline std::string nft_says(const node& in) {
-    return output_of(in, "nft -nn -a list ruleset 2>&1");
-}
+inline std::string nft_says(const node& in) { return output_of(in, "nft -nn -a list ruleset"); }
 
 /// Sends to `to`, from a chosen address, and tells whom the server sees; nothing when it sees none.
 inline std::optional<endpoint_address> reaches(const node& from, int type, ip_address to,

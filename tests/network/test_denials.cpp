@@ -12,6 +12,7 @@
 #include "support/catch.hpp"
 #include "support/netns.hpp"
 #include "support/scratch.hpp"
+#include "support/witness.hpp"
 
 using namespace kumiki;
 using namespace kumiki::literals;
@@ -68,19 +69,12 @@ struct test_host {
     }
     /// The counter of the one rule that `nft` lists with this text.
     unsigned long counted(const std::string& marked) const {
-        return ns.run([&] {
-            FILE* pipe = ::popen("nft list ruleset 2>&1", "r");
-            std::string text;
-            char buffer[4096];
-            while (const auto n = std::fread(buffer, 1, sizeof buffer, pipe))
-                text.append(buffer, n);
-            ::pclose(pipe);
-            const auto at = text.find(marked);
-            if (at == std::string::npos) return 0UL;
-            const auto line = text.rfind('\n', at) + 1;
-            const auto packets = text.find("packets ", line);
-            return std::stoul(text.substr(packets + 8));
-        });
+        const std::string text = kumiki_test::witness(ns, "nft list ruleset");
+        const auto at = text.find(marked);
+        if (at == std::string::npos) return 0UL;
+        const auto line = text.rfind('\n', at) + 1;
+        const auto packets = text.find("packets ", line);
+        return std::stoul(text.substr(packets + 8));
     }
 };
 

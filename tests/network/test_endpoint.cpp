@@ -16,6 +16,7 @@
 #include "support/catch.hpp"
 #include "support/netns.hpp"
 #include "support/scratch.hpp"
+#include "support/witness.hpp"
 
 using namespace kumiki;
 using namespace kumiki::literals;
@@ -392,17 +393,7 @@ TEST_CASE("An SCTP port is one container's, in all networks of the host, and end
     const private_netns first;
     const private_netns second;
     std::optional<endpoint> link = host.connect(first, "one", {.publish = {sctp(7000, 70)}});
-    const auto rules = [&] {
-        return host.ns.run([] {
-            std::string text;
-            FILE* pipe = ::popen("nft -nn -s list ruleset", "r");
-            char buffer[4096];
-            while (const auto n = std::fread(buffer, 1, sizeof buffer, pipe))
-                text.append(buffer, n);
-            ::pclose(pipe);
-            return text;
-        });
-    };
+    const auto rules = [&] { return kumiki_test::witness(host.ns, "nft -nn -s list ruleset"); };
     const std::string before = rules();
     CHECK(before.find("132 . 7000 comment \"one\" : 10.88.0.2 . 70") != std::string::npos);
     CHECK(errno_of([&] { host.connect(second, "two", {.publish = {sctp(7000, 71)}}); }) ==
@@ -642,14 +633,7 @@ TEST_CASE("A network explains what its containers' rules say, as long as they ar
         CHECK(told.rule == "box:in:0");
         CHECK(told.led_to == address_port{"10.88.0.2"_ip, 80});
         // The witness: the rule that counts in the kernel has the name that was told.
-        const auto rules = host.ns.run([] {
-            std::string text;
-            FILE* pipe = ::popen("nft list chain inet kumiki-web in-box 2>&1", "r");
-            char line[512];
-            while (pipe != nullptr && std::fgets(line, sizeof line, pipe) != nullptr) text += line;
-            if (pipe != nullptr) ::pclose(pipe);
-            return text;
-        });
+        const auto rules = kumiki_test::witness(host.ns, "nft list chain inet kumiki-web in-box");
         INFO(rules);
         CHECK(
             rules.find("ip saddr 192.0.2.0/24 counter packets 0 bytes 0 log prefix \"box:in:0\"") !=

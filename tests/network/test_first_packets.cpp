@@ -1,7 +1,6 @@
 // What is sent in the instant in which a container is connected arrives: nobody asks for a neighbour first,
 // and no interface waits for the kernel's worker to notice that it is up.
 #include <sys/socket.h>
-#include <sys/utsname.h>
 
 #include <cstdio>
 #include <utility>
@@ -10,6 +9,7 @@
 
 #include "network/town.hpp"
 #include "support/catch.hpp"
+#include "support/kernel.hpp"
 
 using namespace kumiki;
 using namespace kumiki::literals;
@@ -18,11 +18,7 @@ using namespace kumiki_test;
 namespace {
 
 bool looks_at_once() {  // net/core/link_watch.c: linkwatch_sync_dev()
-    utsname kernel{};
-    int numbers[2] = {};
-    REQUIRE(::uname(&kernel) == 0);
-    REQUIRE(std::sscanf(kernel.release, "%d.%d", &numbers[0], &numbers[1]) == 2);
-    return std::pair(numbers[0], numbers[1]) >= std::pair(6, 8);
+    return kumiki_test::kernel_is_at_least(6, 8);
 }
 
 // One datagram, never sent again.

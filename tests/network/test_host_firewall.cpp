@@ -11,9 +11,11 @@
 #include "support/catch.hpp"
 #include "support/netns.hpp"
 #include "support/scratch.hpp"
+#include "support/witness.hpp"
 
 using namespace kumiki;
 using kumiki_test::private_netns;
+using kumiki_test::witness;
 
 #define NEEDS_NETNS                                                                                \
     if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
@@ -22,17 +24,6 @@ namespace {
 
 bool shell(const private_netns& in, const std::string& command) {
     return in.run([&] { return std::system(("exec >/dev/null 2>&1; " + command).c_str()); }) == 0;
-}
-
-std::string output(const private_netns& in, const std::string& command) {
-    return in.run([&] {
-        FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
-        std::string text;
-        char buffer[4096];
-        while (const auto n = std::fread(buffer, 1, sizeof buffer, pipe)) text.append(buffer, n);
-        ::pclose(pipe);
-        return text;
-    });
 }
 
 /// What the observer is told while it lives.
@@ -76,9 +67,9 @@ TEST_CASE("The forward policy of the iptables program is named, and its remedy r
     const std::string program = tool + "-" + form;
     if (!shell(ns, program + " -P FORWARD DROP"))
         KUMIKI_SKIP(program + " is missing, or this kernel lacks its tables");
-    const std::string before = output(ns, program + "-save");
+    const std::string before = witness(ns, program + "-save");
     const auto found = find_obstacles(ns.fd(), "km-web");
-    CHECK(output(ns, program + "-save") == before);
+    CHECK(witness(ns, program + "-save") == before);
     REQUIRE(found.size() == 1);
     CHECK(found[0].owner == "iptables");
     CHECK(found[0].chain == "FORWARD");
@@ -142,9 +133,9 @@ TEST_CASE("A table that ends in a rejection, as firewalld's, is named") {
          "ct state { established, related } accept\n jump zones\n"
          "reject with icmpx admin-prohibited\n}\n"
          "chain zones { }\n}");
-    const std::string before = output(ns, "nft list ruleset");
+    const std::string before = witness(ns, "nft list ruleset");
     const auto found = find_obstacles(ns.fd(), "km-web");
-    CHECK(output(ns, "nft list ruleset") == before);
+    CHECK(witness(ns, "nft list ruleset") == before);
     REQUIRE(found.size() == 1);
     CHECK(found[0].owner == "firewalld");
     CHECK(found[0].chain == "filter_FORWARD");

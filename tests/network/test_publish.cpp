@@ -1,6 +1,5 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <array>
@@ -13,6 +12,7 @@
 #include <kumiki/network/publish.hpp>
 
 #include "support/catch.hpp"
+#include "support/kernel.hpp"
 #include "support/netns.hpp"
 
 using namespace kumiki;
@@ -23,14 +23,6 @@ using kumiki_test::private_netns;
     if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
 
 namespace {
-
-bool kernel_is_at_least(int major, int minor) {
-    utsname kernel{};
-    int numbers[2] = {};
-    REQUIRE(::uname(&kernel) == 0);
-    REQUIRE(std::sscanf(kernel.release, "%d.%d", &numbers[0], &numbers[1]) == 2);
-    return std::pair(numbers[0], numbers[1]) >= std::pair(major, minor);
-}
 
 const std::vector<ip_address> only_v4{"10.88.0.2"_ip};
 const std::vector<ip_address> both{"10.88.0.2"_ip, "fd00:88::2"_ip};
@@ -172,7 +164,8 @@ TEST_CASE("Two containers cannot hold the same port, and the second is told") {
     };
     CHECK(says(udp(5353, 54)).find(own_pid) != std::string::npos);
     // Bound and no more, as it is: told by the kernel since Linux 6.8.
-    if (kernel_is_at_least(6, 8)) CHECK(says(tcp(8080, 81)).find(own_pid) != std::string::npos);
+    if (kumiki_test::kernel_is_at_least(6, 8))
+        CHECK(says(tcp(8080, 81)).find(own_pid) != std::string::npos);
     first.listen();
     CHECK(says(tcp(8080, 81)).find(own_pid) != std::string::npos);
 }

@@ -87,17 +87,7 @@ struct test_host {
     reconcile_report reconcile() const {
         return ns.run([&] { return kumiki::reconcile({.state_directory = place.path()}); });
     }
-    std::string ruleset() const {
-        return ns.run([] {
-            FILE* pipe = ::popen("nft -s list ruleset 2>&1", "r");
-            std::string text;
-            char buffer[4096];
-            while (const auto n = std::fread(buffer, 1, sizeof buffer, pipe))
-                text.append(buffer, n);
-            ::pclose(pipe);
-            return text;
-        });
-    }
+    std::string ruleset() const { return kumiki_test::witness(ns, "nft -s list ruleset"); }
     std::vector<std::string> traces() const {
         std::vector<std::string> found = kumiki_test::names_in(place.path());
         auto socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);

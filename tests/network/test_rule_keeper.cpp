@@ -17,6 +17,7 @@
 #include "support/catch.hpp"
 #include "support/netns.hpp"
 #include "support/scratch.hpp"
+#include "support/witness.hpp"
 
 using namespace kumiki;
 using namespace kumiki::literals;
@@ -51,16 +52,8 @@ struct test_host {
         REQUIRE(ns.run([&] { return std::system(("nft " + command).c_str()); }) == 0);
     }
     std::string listed() const {
-        return ns.run([] {
-            // Counters differ, and so do handles.
-            FILE* pipe = ::popen("nft -s list ruleset 2>&1", "r");
-            std::string text;
-            char buffer[4096];
-            while (const auto n = std::fread(buffer, 1, sizeof buffer, pipe))
-                text.append(buffer, n);
-            ::pclose(pipe);
-            return text;
-        });
+        // Counters differ, and so do handles.
+        return kumiki_test::witness(ns, "nft -s list ruleset");
     }
     // Lines in any order: the kernel lists a set's elements and new chains in its own.
     std::vector<std::string> sorted() const {

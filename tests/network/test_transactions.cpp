@@ -3,8 +3,6 @@
 //
 // The test runs its own program a second time under strace, with the hidden test at the end of this file.
 // What it is about is between two calls to sendto(2) that can only fail.
-#include <poll.h>
-#include <spawn.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -20,40 +18,22 @@
 
 #include <kumiki/network/endpoint.hpp>
 #include <kumiki/network/endpoint_change.hpp>
-#include <kumiki/sys/pidfd.hpp>
 
 #include "support/catch.hpp"
 #include "support/netns.hpp"
+#include "support/run_program.hpp"
 #include "support/scratch.hpp"
+#include "support/witness.hpp"
 
 using namespace kumiki;
 using namespace kumiki::literals;
 using kumiki_test::private_netns;
+using kumiki_test::run_program;
 namespace fs = std::filesystem;
 
 namespace {
 
 constexpr const char* ports_variable = "KUMIKI_TEST_TRACED_PORTS";
-
-/// Runs `arguments` to its end, for a minute at most; its output goes to `output`.
-int run_program(std::vector<std::string> arguments, const std::string& output) {
-    std::vector<char*> argv;
-    for (std::string& argument : arguments) argv.push_back(argument.data());
-    argv.push_back(nullptr);
-    posix_spawn_file_actions_t actions;
-    ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawn_file_actions_addopen(&actions, 1, output.c_str(), O_WRONLY | O_CREAT | O_TRUNC,
-                                       0644);
-    ::posix_spawn_file_actions_adddup2(&actions, 1, 2);
-    pid_t pid = 0;
-    const int failed = ::posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ);
-    ::posix_spawn_file_actions_destroy(&actions);
-    if (failed != 0) return 127;
-    const unique_fd pidfd = sys::open_pidfd(pid);
-    pollfd ended{.fd = pidfd.get(), .events = POLLIN, .revents = 0};
-    if (::poll(&ended, 1, 60000) != 1) sys::send_signal(pidfd.get(), SIGKILL);
-    return sys::wait_blocking(pidfd.get()).shell_status();
-}
 
 void mark(const char* text) { (void)::sendto(-1, text, 5, 0, nullptr, 0); }
 
@@ -204,15 +184,8 @@ TEST_CASE("publishes ports for the witness", "[.][traced-ports]") {
     const endpoint link = std::move(held).connect(inside.fd());
     mark("endit");
     // All of them are there.
-    const std::string listed = host.run([] {
-        std::string text;
-        FILE* pipe = ::popen("nft -nn list map inet kumiki-web publish4-any", "r");
-        char part[4096];
-        while (const std::size_t size = std::fread(part, 1, sizeof part, pipe))
-            text.append(part, size);
-        ::pclose(pipe);
-        return text;
-    });
+    const std::string listed =
+        kumiki_test::witness(host, "nft -nn list map inet kumiki-web publish4-any");
     std::size_t found = 0;
     for (auto at = listed.find(": 10.88.0.2 . "); at != std::string::npos;
          at = listed.find(": 10.88.0.2 . ", at + 1))
