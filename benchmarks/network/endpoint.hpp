@@ -7,7 +7,10 @@
 #pragma once
 
 #include <fcntl.h>
+#include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -59,6 +62,8 @@ class kumiki_side : public endpoint_side {
     }
     void take_back() override { link_->disconnect_soon(); }
     void clean() override { network_.attach().network->remover->drain(); }
+    /// Takes it back and cleans, on this thread.
+    void disconnect() { link_->disconnect(); }
     /// The host's end of what is set up.
     const std::string& host_link() const { return link_->host_link(); }
 
@@ -75,13 +80,21 @@ class bare_side : public endpoint_side {
         for (sent_messages& each : record([&] { ours.set_up(inside); }))
             set_up_.push_back(as_call(std::move(each)));
         link_ = ours.host_link();
+        port_ = static_cast<int>(::if_nametoindex(link_.c_str()));
         for (sent_messages& each : record([&] { ours.take_back(); }))
             take_back_.push_back(as_call(std::move(each)));
         ours.clean();
+        // What a thread of the library's sends behind that, which cannot be recorded: the second
+        // transaction of an end that is waited for.
+        ours.set_up(inside);
+        auto ended = record([&] { ours.disconnect(); });
+        std::erase_if(ended, [](const sent_messages& each) { return !is_transaction(each); });
+        clean_ = as_call(std::move(ended.at(1)));
     }
     void set_up(const netns& inside) override {
-        for (const call& each : set_up_) {
+        for (call& each : set_up_) {
             if (!each.is_inside) {
+                if (each.names_port) lead_to_port(each);
                 send(each, each.protocol == NETLINK_ROUTE ? route_ : filter_);
                 continue;
             }
@@ -97,7 +110,10 @@ class bare_side : public endpoint_side {
         for (const call& each : take_back_)
             send(each, each.protocol == NETLINK_ROUTE ? route_ : filter_);
     }
-    void clean() override { delete_link(route_.get(), link_); }
+    void clean() override {
+        delete_link(route_.get(), link_);
+        send(clean_, filter_);
+    }
 
     static void delete_link(int route, const std::string& name) {
         messages gone;
@@ -115,8 +131,35 @@ class bare_side : public endpoint_side {
         bool is_inside = false;
         std::string bytes{};
         unsigned answers = 0;
+        bool names_port = false;  // by its number, which is another each time
     };
 
+    /// Calls `change` with the place of each number of an interface.
+    template <class Change>
+    static void each_index(std::string& bytes, Change&& change) {
+        nlmsghdr head;
+        for (std::size_t at = 0; at < bytes.size(); at += NLMSG_ALIGN(head.nlmsg_len)) {
+            std::memcpy(&head, bytes.data() + at, sizeof head);
+            if (head.nlmsg_type == RTM_GETLINK || head.nlmsg_type == RTM_NEWNEIGH)
+                change(bytes.data() + at + sizeof head + 4);  // of ifinfomsg, and of ndmsg
+        }
+    }
+    void lead_to_port(call& what) {
+        const int now = static_cast<int>(::if_nametoindex(link_.c_str()));
+        each_index(what.bytes, [&](char* place) {
+            int index = 0;
+            std::memcpy(&index, place, sizeof index);
+            if (index == port_) std::memcpy(place, &now, sizeof now);
+        });
+        port_ = now;
+    }
+
+    static bool is_transaction(const sent_messages& each) {
+        nlmsghdr head;
+        if (each.protocol != NETLINK_NETFILTER || each.bytes.size() < sizeof head) return false;
+        std::memcpy(&head, each.bytes.data(), sizeof head);
+        return head.nlmsg_type == NFNL_MSG_BATCH_BEGIN;
+    }
     call as_call(sent_messages recorded) const {
         call made{.protocol = recorded.protocol,
                   .is_inside = recorded.netns != sys::netns_cookie(route_.get()),
@@ -126,6 +169,12 @@ class bare_side : public endpoint_side {
             std::memcpy(&head, made.bytes.data() + at, sizeof head);
             if ((head.nlmsg_flags & NLM_F_ACK) != 0) ++made.answers;
         }
+        if (made.protocol == NETLINK_ROUTE)
+            each_index(made.bytes, [&](const char* place) {
+                int index = 0;
+                std::memcpy(&index, place, sizeof index);
+                made.names_port = made.names_port || index > 0;
+            });
         return made;
     }
     static void send(const call& what, const unique_fd& socket) {
@@ -137,7 +186,9 @@ class bare_side : public endpoint_side {
     unique_fd filter_;
     std::vector<call> set_up_;
     std::vector<call> take_back_;
+    call clean_;  // the rules that close it go once its interface is gone
     std::string link_;
+    int port_ = 0;
 };
 
 /// The least that is a port: what bench_start has as its floor.
