@@ -56,7 +56,7 @@ TEST_CASE("What is no question gets no answer, and a bad one is told so") {
               dns_code::format_error);
 }
 
-TEST_CASE("A name that points at itself, forwards or for too long is refused") {
+TEST_CASE("A name that points at itself, forwards, into the header or for too long is refused") {
     const auto with_name = [](std::initializer_list<unsigned> bytes) {
         dns_message made;
         for (const unsigned number : {1U, 0x0100U, 1U, 0U, 0U, 0U})
@@ -69,6 +69,10 @@ TEST_CASE("A name that points at itself, forwards or for too long is refused") {
     CHECK(with_name({0xc0, 12}) == dns_code::format_error);
     CHECK(with_name({0xc0, 14}) == dns_code::format_error);
     CHECK(with_name({1, 'a', 0xc0, 12}) == dns_code::format_error);
+    // The header would be a name here; in the answer, whose header differs, it would be another.
+    CHECK(with_name({0xc0, 0}) == dns_code::format_error);
+    CHECK(with_name({0xc0, 11}) == dns_code::format_error);
+    CHECK(with_name({1, 'a', 0xc0, 6}) == dns_code::format_error);
     CHECK(with_name({0x40, 'a', 0}) == dns_code::format_error);
     CHECK(with_name({1, 'a', 0}) == dns_code::no_error);
     dns_message long_name;

@@ -2,7 +2,7 @@
 //
 // Pure. RFC 1035 with EDNS (RFC 6891): bytes that are no message give nothing, or the code that the
 // sender is told, and never a read outside of them; a compressed name may only point backwards, so
-// none goes round in circles.
+// none goes round in circles, and not into the header, which differs in an answer.
 // Left out: everything but one question of class IN; an answer's records; writing one (dns_reply.hpp).
 #pragma once
 
@@ -96,7 +96,7 @@ inline std::optional<dns_name> read_dns_name(dns_bytes message, std::size_t at) 
             const auto pointer = dns_number(message, at);
             if (!pointer) return std::nullopt;
             const std::size_t target = *pointer & 0x3fffU;
-            if (target >= lowest) return std::nullopt;
+            if (target < dns_header_size || target >= lowest) return std::nullopt;
             if (!jumped) found.end = at + 2;
             jumped = true;
             at = lowest = target;
