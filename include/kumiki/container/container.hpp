@@ -177,6 +177,7 @@ class container {
     }
     task<sys::exit_status> wait_first() { return parts_->reaper.wait_first(*io_, pidfd()); }
 
+    friend class container_pool;
     container(scheduler& io, std::unique_ptr<detail::container_parts> parts)
         : io_(&io), parts_(std::move(parts)) {}
 
