@@ -3,7 +3,8 @@
 //
 //   container_pool pool(io, {.rootfs = rootfs::overlay("/srv/images/worker"), .limits = {...}},
 //                       {.ready = 8});
-//   auto box = co_await pool.start({.args = {"work", "--once"}});      // a container like any other
+//   command_changes work{.args = {"work", "--once"}};
+//   auto box = co_await pool.start(std::move(work));      // a container like any other
 //
 // A container that is ready has all that it will have: namespaces, network with its policy, cgroup
 // with its limits, root filesystem, user, capabilities, filter. In it waits a small program that has
