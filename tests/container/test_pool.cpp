@@ -20,6 +20,8 @@
 #include "support/busybox.hpp"
 #include "support/catch.hpp"
 #include "support/leaks.hpp"
+#include "support/netns.hpp"
+#include "support/scratch.hpp"
 
 using namespace kumiki;
 using namespace kumiki::literals;
@@ -517,6 +519,67 @@ TEST_CASE("containers of a pool can have users of their own, a user by name, a t
         CHECK(io.run(said_on_terminal(of_terminals, "stty size")).starts_with("33 77\r\n"));
         CHECK(of_users.counters().warm + of_web.counters().warm + of_terminals.counters().warm ==
               3);
+    }
+    KUMIKI_CHECK_NOTHING_LEFT(before);
+}
+
+TEST_CASE("a container of a pool is in its network, under its policy, before it has a command") {
+    REQUIRE_WAITER();
+    const auto before = settled_holdings();
+    {
+        const kumiki_test::scratch place;
+        const kumiki_test::private_netns host;
+        bring_loopback_up(host.fd());
+        const auto links = [&] {
+            auto socket = netlink_socket::open_in(host.fd(), NETLINK_ROUTE);
+            return list_links(socket).size();
+        };
+        const auto alone = links();
+        host.run([&] {
+            scheduler io;
+            auto net = bridge_network::open({.name = "pool",
+                                             .subnet = "10.88.0.0/24"_cidr,
+                                             .subnet6 = "fd00:88::/64"_cidr,
+                                             .state_directory = place.path()});
+            auto spec = worker();
+            spec.network = net.attach({.publish = {{.container = {80, 80}}}, .egress = deny_all()});
+            container_pool pool(io, spec, {.ready = 3});
+            io.run(pool.filled());
+            CHECK(links() == alone + 1 + 3);
+            const auto lines = [&](const char* script) {
+                return io.run(output_of(pool, shell(script)));
+            };
+            CHECK(lines("ip -o link | wc -l; ip -o addr show eth0 | wc -l; ip route | wc -l") ==
+                  "2\n3\n2\n");
+        // The host answers, a published port leads in, and nothing leads out.
+            const auto server = kumiki_test::serve(host, SOCK_STREAM, "10.88.0.1"_ip, 7);
+            CHECK(
+                lines(
+                    "nc -w 1 10.88.0.1 7 </dev/null >/dev/null 2>&1 && echo out || echo denied") ==
+                "denied\n");
+            kumiki_test::pipe_pair ready;
+            command_changes httpd{.args = {"sh", "-c", "httpd -p 80 -h /www; echo up; sleep 30"},
+                                  .stdio = {{stdio::null(), ready.out.get(), stdio::null()}}};
+            auto box = io.run(pool.start(std::move(httpd)));
+            char buffer[8];
+            CHECK(::read(ready.in.get(), buffer, sizeof buffer) == 3);
+            const auto port = box.network()->published().front().host.first;
+            REQUIRE(port != 0);
+            const unique_fd client(
+                ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+            const auto [to, size] = kumiki_test::endpoint_address("127.0.0.1"_ip, port).to_kernel();
+            ::connect(client.get(), reinterpret_cast<const sockaddr*>(&to), size);
+            CHECK(kumiki_test::wait_for(client.get(), POLLOUT, 3000));
+            int failed = -1;
+            socklen_t length = sizeof failed;
+            ::getsockopt(client.get(), SOL_SOCKET, SO_ERROR, &failed, &length);
+            CHECK(failed == 0);
+            spec.network = net.attach({.publish = {tcp(8080, 80)}});
+            CHECK_THROWS_AS(container_pool(io, spec), invalid_input);
+            spec.network = net.attach({.address = "10.88.0.9"_ip});
+            CHECK_THROWS_AS(container_pool(io, spec), invalid_input);
+        });
+        CHECK(links() == alone);
     }
     KUMIKI_CHECK_NOTHING_LEFT(before);
 }
