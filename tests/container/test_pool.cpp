@@ -351,7 +351,7 @@ TEST_CASE("a pool may go after its scheduler, and a start after its pool") {
         io.reset();
         pool.reset();
     }
-    for (const std::size_t ready : {0, 1}) {
+    for (const std::size_t ready : {0U, 1U}) {
         scheduler io;
         std::optional<container_pool> pool(std::in_place, io, worker(),
                                            pool_options{.ready = ready});
