@@ -470,7 +470,6 @@ TEST_CASE("what waits ends with its supervisor, whatever ends that") {
             try {
                 scheduler io;
                 auto spec = worker();
-                spec.name.clear();
                 spec.process.death_signal = death_signal;
                 container_pool pool(io, spec, {.ready = 2});
                 io.run(pool.filled());
@@ -492,6 +491,11 @@ TEST_CASE("what waits ends with its supervisor, whatever ends that") {
             std::this_thread::sleep_for(10ms);
         CHECK_FALSE(is_there(found[0]));
         CHECK_FALSE(is_there(found[1]));
+        // Groups outlive a supervisor that was killed.
+        const std::string made = "test-" + std::to_string(child) + "-";
+        const auto root = cgroup_root::open();
+        for (const auto& entry : fs::directory_iterator(root.group().path()))
+            if (entry.path().filename().string().starts_with(made)) fs::remove(entry.path());
     }
 }
 
