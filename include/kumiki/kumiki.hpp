@@ -8,6 +8,7 @@
 #include <kumiki/async/async_mutex.hpp>
 #include <kumiki/async/async_semaphore.hpp>
 #include <kumiki/async/backend.hpp>
+#include <kumiki/async/background_task.hpp>
 #include <kumiki/async/channel.hpp>
 #include <kumiki/async/direct_io.hpp>
 #include <kumiki/async/dump.hpp>
@@ -99,6 +100,7 @@
 #include <kumiki/container/exec.hpp>
 #include <kumiki/container/exec_spec.hpp>
 #include <kumiki/container/follow_child.hpp>
+#include <kumiki/container/hand_over.hpp>
 #include <kumiki/container/held_files.hpp>
 #include <kumiki/container/held_mounts.hpp>
 #include <kumiki/container/init.hpp>
@@ -110,11 +112,14 @@
 #include <kumiki/container/netns_maker.hpp>
 #include <kumiki/container/plan.hpp>
 #include <kumiki/container/plan_text.hpp>
+#include <kumiki/container/pool.hpp>
 #include <kumiki/container/process_attributes.hpp>
 #include <kumiki/container/process_reaper.hpp>
 #include <kumiki/container/process_spec.hpp>
+#include <kumiki/container/ready_containers.hpp>
 #include <kumiki/container/result.hpp>
 #include <kumiki/container/rootless.hpp>
+#include <kumiki/container/sealed_program.hpp>
 #include <kumiki/container/shared_memory.hpp>
 #include <kumiki/container/spawn_job.hpp>
 #include <kumiki/container/spawner.hpp>
@@ -126,6 +131,8 @@
 #include <kumiki/container/step.hpp>
 #include <kumiki/container/sysctl.hpp>
 #include <kumiki/container/timeline.hpp>
+#include <kumiki/container/waiter.hpp>
+#include <kumiki/container/waiter_code.hpp>
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/flags.hpp>
 #include <kumiki/core/ip.hpp>

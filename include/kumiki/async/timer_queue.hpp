@@ -37,6 +37,13 @@ class timer {
 
 class timer_queue {
   public:
+    timer_queue() = default;
+    timer_queue(const timer_queue&) = delete;
+    timer_queue& operator=(const timer_queue&) = delete;
+    /// Timers may outlive it: the frame of a task may outlive its scheduler.
+    ~timer_queue() {
+        for (timer* const each : heap_) each->place_ = timer::nowhere;
+    }
     void insert(timer& of, clock::time_point when) {
         heap_.push_back(&of);
         of.when_ = when;

@@ -190,6 +190,7 @@ class container {
         return parts_->reaper.wait_first(*io_, pidfd());
     }
 
+    friend class container_pool;
     container(scheduler& io, std::unique_ptr<detail::container_parts> parts)
         : io_(&io), parts_(std::move(parts)) {}
 

@@ -42,6 +42,7 @@ struct container_parts {
     std::unique_ptr<seccomp_listener> calls;
     standard_pipes pipes;
     unique_fd init;  ///< what its init says at the end
+    unique_fd waiter;  ///< over which it gets its command, while it is ready (waiter.hpp)
     pid_t pid = 0;
     unique_fd pidfd;
     timeline line;

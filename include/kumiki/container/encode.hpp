@@ -31,6 +31,7 @@
 #include <kumiki/container/plan.hpp>
 #include <kumiki/container/rootless.hpp>
 #include <kumiki/container/spec.hpp>
+#include <kumiki/container/waiter.hpp>
 #include <kumiki/ns/user_namespace.hpp>
 
 namespace kumiki::inline v0 {
@@ -249,6 +250,10 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
     if (spec.process.init == init_process::reaper) {
         out.descriptors.push_back(detail::make_init(spec.process, in.control));
         process.run_under(out.descriptors.back().get());
+    }
+    if (in.waits) {
+        out.descriptors.push_back(detail::make_waiter(in.control));
+        process.wait_in(out.descriptors.back().get());
     }
     out.named_user = process.look_up_user(root.root(), in.control);
     process.session().start(detail::place_stdio(out, spec.process), mounts.dev_mount(),

@@ -63,6 +63,11 @@ class process_encoder {
     void labels(operand proc) { privileges_.labels(proc); }
     /// The command is executed by the program in `init` (init.hpp), which the child executes.
     void run_under(int init) { init_ = plan_.keep(init); }
+    /// The command comes later, to the program in `waiter` (waiter.hpp), which the child executes.
+    void wait_in(int waiter) {
+        init_ = plan_.keep(waiter);
+        waits_ = true;
+    }
 
     /// Nothing of the host is left open from here on but `control` and the init.
     void close_all_but(int control) {
@@ -119,9 +124,11 @@ class process_encoder {
     /// `sets_groups`: whether the supplementary groups can be set (rootless.hpp).
     void identity(int control, const std::vector<std::string>& candidates, bool sets_groups) {
         plan_.begin(phase::identity);
-        // While every script can be read.
-        plan_.special(step_kind::inspect, plan_.text(process_.args.front()),
-                      {plan_.strings(candidates)});
+        // While every script can be read. A command that comes later is not looked at: all that a
+        // magic link then leads to is what has waited for it, and not a program of the host.
+        if (!waits_)
+            plan_.special(step_kind::inspect, plan_.text(process_.args.front()),
+                          {plan_.strings(candidates)});
         const process_user& user = process_.user;
         privileges_.bound();
         privileges_.keep(named_);
@@ -169,14 +176,15 @@ class process_encoder {
                            {number, plan_.object(kernel_sigaction{}), 0, sizeof(std::uint64_t)});
         }
         // An init waits for signals: none is lost between its execve and that.
-        const std::uint64_t blocked = init_ >= 0 ? ~std::uint64_t{0} : 0;
+        const std::uint64_t blocked = init_ >= 0 && !waits_ ? ~std::uint64_t{0} : 0;
         plan_.call("the signal mask", SYS_rt_sigprocmask,
                    {SIG_SETMASK, plan_.object(blocked), 0, sizeof(std::uint64_t)});
         if (init_ >= 0) {
-            plan_.call("the orphans", SYS_prctl, {PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0});
+            if (!waits_) plan_.call("the orphans", SYS_prctl, {PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0});
             plan_.call("the control socket", SYS_fcntl, {control, F_SETFD, 0});
-            plan_.call("the container's init", SYS_execveat,
-                       {init_, plan_.text(""), plan_.strings({"init"}), plan_.strings(process_.env),
+            const char* name = waits_ ? "ready" : "init";
+            plan_.call(waits_ ? "what waits for the command" : "the container's init", SYS_execveat,
+                       {init_, plan_.text(""), plan_.strings({name}), plan_.strings(process_.env),
                         sys::at_empty_path});
         }
         plan_.special(step_kind::exec, plan_.text(process_.args.front()),
@@ -196,6 +204,7 @@ class process_encoder {
     std::optional<named_user> named_;
     privileges_encoder privileges_;
     int init_ = -1;
+    bool waits_ = false;  ///< what is executed waits for the command
 };
 
 }  // namespace kumiki::inline v0::detail

@@ -44,6 +44,7 @@ struct encode_inputs {
     bool receives_netns = false;  ///< the network namespace is sent to the child
     bool awaits_maps = false;  ///< the supervisor writes the id maps
     bool has_group = true;  ///< a control group of its own
+    bool waits = false;  ///< the command comes later: a waiter is executed (waiter.hpp)
     detail::start_privileges caller{};
 };
 

@@ -105,10 +105,17 @@ struct plan_tap {
     void* context = nullptr;
 };
 
+/// How far a start goes.
+enum class launch_end : std::uint8_t {
+    command,  ///< the command has been executed
+    ready,  ///< all is there but the command, which container_parts::waiter is handed (waiter.hpp)
+};
+
 /// Starts `spec` and yields what the container holds.
 template <class = void>
 inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_spec spec,
-                                                     plan_tap tap = {}) {
+                                                     plan_tap tap = {},
+                                                     launch_end end = launch_end::command) {
     auto parts = std::make_unique<container_parts>();
     const start_privileges caller = start_privileges::of(spec);
     spec.validate();
@@ -157,6 +164,7 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
                                          .receives_netns = netns.has_value(),
                                          .awaits_maps = spec.user_namespace.has_value(),
                                          .has_group = static_cast<bool>(parts->group),
+                                         .waits = end == launch_end::ready,
                                          .caller = caller});
     parts->claims = std::move(program.claims);
     parts->users = spec.user_namespace;
@@ -194,6 +202,7 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
     parts->terminal = std::move(got.terminal);
     parts->calls = got.calls.finish(io, parts->pidfd.get());
     if (spec.process.init != init_process::none) parts->init = child.release_control();
+    if (end == launch_end::ready) parts->waiter = child.release_control();
     parts->kinds = spec.all_namespaces();
     parts->process = std::move(spec.process);
     parts->start_limit = spec.start_limit;

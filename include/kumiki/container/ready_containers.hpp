@@ -1,0 +1,250 @@
+// What stands behind a container_pool (pool.hpp): the containers that are ready, the tasks that make
+// them, and a start in one of them.
+//
+// A maker waits for no time: it is woken when a start has taken a container, and after a failure when
+// somebody asks again.
+#pragma once
+
+#include <signal.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <kumiki/async/async_event.hpp>
+#include <kumiki/async/background_task.hpp>
+#include <kumiki/async/scheduler.hpp>
+#include <kumiki/async/task.hpp>
+#include <kumiki/async/timeout.hpp>
+#include <kumiki/container/container_parts.hpp>
+#include <kumiki/container/hand_over.hpp>
+#include <kumiki/container/launch.hpp>
+#include <kumiki/container/spec.hpp>
+#include <kumiki/core/observer.hpp>
+#include <kumiki/core/scope_exit.hpp>
+
+namespace kumiki::inline v0 {
+
+/// How many containers a pool has.
+struct pool_options {
+    std::size_t ready = 8;  ///< that wait for a command, at most
+    std::size_t at_once = 2;  ///< that are made at the same time
+};
+
+/// In what a command differs from the process that a pool's containers are described with.
+struct command_changes {
+    std::vector<std::string> args{};  ///< empty: as described
+    std::optional<std::vector<std::string>> env{};
+    std::optional<std::array<kumiki::stdio, 3>> stdio{};  ///< not with a terminal
+};
+
+/// What a pool has done so far.
+struct pool_counters {
+    std::uint64_t warm = 0;  ///< starts that found a container ready
+    std::uint64_t cold = 0;  ///< starts that found none, and made theirs
+    std::uint64_t prepared = 0;  ///< containers made ahead
+    std::uint64_t failed = 0;  ///< containers that could not be made ahead
+    std::uint64_t lost = 0;  ///< containers that ended while they waited
+};
+
+namespace detail {
+
+/// The containers of a pool, those that are being made, and who makes them. Shared with the starts
+/// that are under way when the pool goes.
+class ready_containers {
+  public:
+    ready_containers(scheduler& io, container_spec spec, pool_options options)
+        : io_(&io), spec_(std::move(spec)), options_(options), wanted_(io), changed_(io) {
+        require_poolable();
+        described_ = spec_.process;
+        if (spec_.process.args.empty()) spec_.process.args = {"ready"};
+        if (!spec_.process.terminal)
+            spec_.process.stdio = {stdio::null(), stdio::null(), stdio::null()};
+        spec_.validate();
+    }
+    ready_containers(const ready_containers&) = delete;
+    ready_containers& operator=(const ready_containers&) = delete;
+    ~ready_containers() { close(); }
+
+    void open() {
+        for (std::size_t i = 0; i < options_.at_once; ++i)
+            makers_.push_back(std::make_unique<background_task>(*io_, keep_full(this)));
+    }
+    /// What is being made is given up, what is ready is ended.
+    void close() noexcept {
+        closed_ = true;
+        makers_.clear();
+        for (const auto& each : ready_)  // all at once, then one after the other
+            release_quietly([&] { sys::send_signal(each->parts->pidfd.get(), SIGKILL); });
+        ready_.clear();
+        pulse(changed_);
+    }
+
+    /// A container with everything but its command, which ends with this.
+    struct ready_container {
+        explicit ready_container(std::unique_ptr<container_parts> made) : parts(std::move(made)) {}
+        ready_container(const ready_container&) = delete;
+        ready_container& operator=(const ready_container&) = delete;
+        ~ready_container() {
+            if (parts) release_quietly([&] { parts->kill_and_release(); });
+        }
+        std::unique_ptr<container_parts> parts;
+    };
+    using ready_pointer = std::unique_ptr<ready_container>;
+
+    /// The process of a start. Errors: invalid_input.
+    process_spec process_with(command_changes changes) const {
+        process_spec process = described_;
+        if (changes.stdio && process.terminal)
+            throw invalid_input("standard descriptor", "terminal",
+                                "The containers of this pool have a terminal for them.");
+        if (!changes.args.empty()) process.args = std::move(changes.args);
+        if (changes.env) process.env = std::move(*changes.env);
+        if (changes.stdio) process.stdio = *changes.stdio;
+        process.validate();
+        return process;
+    }
+    /// Starts `process` in a container that is ready, or that is made for it.
+    static task<std::unique_ptr<container_parts>> start(std::shared_ptr<ready_containers> self,
+                                                        process_spec process) {
+        // Not before this start is over: making the next one takes time from the same thread.
+        const scope_exit refill([&]() noexcept { self->want(); });
+        timeline line;
+        handed_stdio files = handed_stdio::of(process);
+        handed_command command(process, files.files);
+        line.mark("command");
+        for (;;) {
+            const bool is_warm = !self->ready_.empty();
+            ready_pointer box;
+            if (is_warm) {
+                box = std::move(self->ready_.front());
+                self->ready_.pop_front();
+            } else {
+                box = co_await self->make();
+            }
+            line.mark(is_warm ? "take" : "make");
+            container_parts& parts = *box->parts;
+            const std::int64_t sent = timeline::now();
+            handing_result seen;
+            if (command.send(parts.waiter.get())) {
+                auto in_time = co_await with_timeout(*self->io_, parts.start_limit,
+                                                     await_execve(*self->io_, parts.waiter.get()));
+                seen = in_time.value_or(handing_result{handing::refused, ETIMEDOUT});
+            }
+            if (seen.what == handing::lost) ++self->counters_.lost;
+            if (seen.what == handing::lost && is_warm) continue;
+            if (seen.what != handing::executed)
+                throw error_of_handing(seen, process.args.front(), parts.name);
+            line.mark("execve");
+            ++(is_warm ? self->counters_.warm : self->counters_.cold);
+            parts.waiter.reset();
+            parts.pipes = standard_pipes(*self->io_, std::move(files.pipes));
+            parts.process = std::move(process);
+            parts.executed = sent;
+            parts.line = std::move(line);
+            co_return std::move(box->parts);
+        }
+    }
+    /// Waits until as many are ready as should be. Errors: what the making of one threw.
+    static task<void> fill(std::shared_ptr<ready_containers> self) {
+        self->want();
+        while (!self->closed_ && self->ready_.size() < self->options_.ready) {
+            if (self->failure_) std::rethrow_exception(self->failure_);
+            co_await self->changed_.wait();
+        }
+    }
+
+    scheduler& io() const noexcept { return *io_; }
+    std::size_t ready() const noexcept { return ready_.size(); }
+    const pool_counters& counters() const noexcept { return counters_; }
+
+  private:
+    static void pulse(async_event& event) noexcept {
+        event.set();
+        event.reset();
+    }
+    /// Has the makers look whether one is missing; one that failed is tried again.
+    void want() noexcept {
+        failure_ = nullptr;
+        pulse(wanted_);
+    }
+    task<ready_pointer> make() {
+        container_spec spec = spec_;
+        if (!spec.name.empty()) spec.name += '-' + std::to_string(++number_);
+        auto parts = co_await launch(*io_, std::move(spec), {}, launch_end::ready);
+        co_return std::make_unique<ready_container>(std::move(parts));
+    }
+    /// One maker. Destroyed with the pool, wherever it is.
+    static task<void> keep_full(ready_containers* self) {
+        for (;;) {
+            while (self->failure_ || self->ready_.size() + self->making_ >= self->options_.ready)
+                co_await self->wanted_.wait();
+            ++self->making_;
+            const scope_exit made([&]() noexcept {
+                --self->making_;
+                pulse(self->changed_);
+            });
+            try {
+                auto box = co_await self->make();
+                self->ready_.push_back(std::move(box));
+                ++self->counters_.prepared;
+            } catch (const std::exception& failure) {
+                self->failure_ = std::current_exception();
+                ++self->counters_.failed;
+                report_notice(std::string("a container could not be made ahead: ") +
+                              failure.what());
+            }
+        }
+    }
+
+    void require_poolable() const {
+        const process_spec& process = spec_.process;
+        const auto refuse = [](const char* what, std::string value, const char* why) {
+            throw invalid_input(what, std::move(value), why);
+        };
+        if (options_.at_once == 0) refuse("pool", "at_once = 0", "Somebody must make them.");
+        if (process.init != init_process::none)
+            refuse("init", "reaper", "What waits in a container of a pool is no init.");
+        if (!process.apparmor_profile.empty() || !process.selinux_label.empty())
+            refuse("label", process.apparmor_profile + process.selinux_label,
+                   "It is for the next execve, which is that of what waits for the command.");
+        if (process.filter && *process.filter && (*process.filter)->notifies())
+            refuse("filter", "notify", "It would ask about the calls of what waits, too.");
+        if (has(spec_.joined_namespaces(), namespace_kind::pid))
+            refuse("namespace to join", "pid", "What waits would be seen there by others.");
+        if (const auto* attached = std::get_if<network_attachment>(&spec_.network)) {
+            const attach_options& wanted = attached->options;
+            for (const auto& address : {wanted.address, wanted.address6})
+                if (address) refuse("address", to_string(*address), "Only one could have it.");
+            for (const published_port& port : wanted.publish)
+                if (!port.picks_port())
+                    refuse("published port", std::to_string(port.host.first),
+                           "Only one could have it: leave it to the kernel.");
+        }
+    }
+
+    scheduler* io_;
+    container_spec spec_;
+    process_spec described_;
+    pool_options options_;
+    std::uint64_t number_ = 0;
+    std::size_t making_ = 0;
+    std::exception_ptr failure_;  ///< of the last that was to be made ahead
+    pool_counters counters_;
+    async_event wanted_;  ///< somebody may be missing
+    async_event changed_;  ///< one was made, or could not be
+    std::deque<ready_pointer> ready_;
+    std::vector<std::unique_ptr<background_task>> makers_;
+    bool closed_ = false;
+};
+
+}  // namespace detail
+}  // namespace kumiki::inline v0

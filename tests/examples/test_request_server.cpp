@@ -1,0 +1,124 @@
+// examples/25_request_server.cpp, asked by curl(1).
+#include <unistd.h>
+
+#include <cstdio>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <kumiki/core/text.hpp>
+
+#include "examples/program.hpp"
+#include "support/busybox.hpp"
+#include "support/catch.hpp"
+#include "support/leaks.hpp"
+
+using namespace kumiki_test;
+
+namespace {
+
+bool has_curl() { return ::system("curl --version >/dev/null 2>&1") == 0; }
+
+/// What curl prints.
+std::string curl(const std::string& arguments) {
+    const std::string command = "curl -s -m 30 " + arguments + " 2>/dev/null";
+    std::string text;
+    FILE* const from = ::popen(command.c_str(), "r");
+    REQUIRE(from != nullptr);
+    char buffer[4096];
+    for (std::size_t size; (size = ::fread(buffer, 1, sizeof buffer, from)) > 0;)
+        text.append(buffer, size);
+    ::pclose(from);
+    return text;
+}
+
+/// The server, and where it is.
+struct running {
+    explicit running(const busybox_root& root, std::vector<std::string> command = {})
+        : server(arguments(root, std::move(command)), program::on::pipes, {},
+                 KUMIKI_EXAMPLE_REQUEST_SERVER) {
+        REQUIRE(server.shows("listening on "));
+        REQUIRE(server.shows("\n"));
+        const std::string& said = server.output();
+        const auto at = said.find("127.0.0.1:");
+        url = "http://" + said.substr(at, said.find('\n') - at) + "/";
+    }
+    static std::vector<std::string> arguments(const busybox_root& root,
+                                              std::vector<std::string> command) {
+        std::vector<std::string> all{"0", root.path()};
+        all.insert(all.end(), command.begin(), command.end());
+        return all;
+    }
+
+    program server;
+    std::string url;
+};
+
+}  // namespace
+
+#define REQUIRE_SERVER()                                                                           \
+    if (::geteuid() != 0) KUMIKI_SKIP("containers are made as root");                              \
+    if (!has_curl()) KUMIKI_SKIP("curl is not installed")
+
+TEST_CASE("each request is answered by a container of its own") {
+    REQUIRE_SERVER();
+    const busybox_root root;
+    running of(root);
+    std::set<std::string> names;
+    for (int i = 0; i < 20; ++i) {
+        const std::string path = "a/path?of=" + std::to_string(i);
+        const std::string text = curl("'" + of.url + path + "'");
+        CAPTURE(text);
+        REQUIRE(text.starts_with("GET /" + path + " in "));
+        CHECK(text.ends_with(": process 1 of user 1000\n"));
+        names.insert(text.substr(text.find(" in ")));
+    }
+    CHECK(names.size() == 20);
+    // Two on one connection, and many at a time.
+    CHECK(curl(of.url + "one " + of.url + "two -w '%{num_connects}\\n'").find("\n0\n") !=
+          std::string::npos);
+    std::string many;
+    for (int i = 0; i < 100; ++i) many += " " + of.url + std::to_string(i);
+    const std::string texts = curl("--parallel --parallel-max 32" + many);
+    CHECK(std::count(texts.begin(), texts.end(), '\n') == 100);
+    of.server.signal(SIGTERM);
+    const auto ended = of.server.wait();
+    CHECK(ended.status == 0);
+    CHECK(ended.err.empty());
+    CHECK(ended.out.find("containers were ready") != std::string::npos);
+}
+
+TEST_CASE("a request's container reaches nothing, keeps nothing, and has its limits") {
+    REQUIRE_SERVER();
+    const busybox_root root;
+    running of(root,
+               {"sh", "-c",
+                "ip -o link | wc -l; ip route | wc -l; ls /tmp; touch /tmp/left 2>&1; "
+                "cat /sys/fs/cgroup/cgroup.max.descendants; ls /proc/self/fd | wc -l; "
+                "grep -E 'CapEff|CapBnd|Seccomp:|NoNewPrivs' /proc/self/status | tr -s '\\t' ' '"});
+    for (int i = 0; i < 2; ++i) {
+        const std::string text = curl(of.url);
+        CAPTURE(text);
+        CHECK(text.starts_with("1\n0\n"));
+        CHECK(text.find("left\n0\n") == std::string::npos);
+        CHECK(text.find("CapEff: 0000000000000000\n") != std::string::npos);
+        CHECK(text.find("CapBnd: 0000000000000000\n") != std::string::npos);
+        CHECK(text.find("NoNewPrivs: 1\n") != std::string::npos);
+        CHECK(text.find("Seccomp: 2\n") != std::string::npos);
+        CHECK(text.find("\n0\n4\n") != std::string::npos);  // no groups below; 3 and ls's own
+    }
+}
+
+TEST_CASE("what is no request, or no answer, is said in HTTP's words") {
+    REQUIRE_SERVER();
+    const busybox_root root;
+    running of(root, {"sh", "-c", "[ $REQUEST_URI = /good ] && exec echo good; echo bad; exit 3"});
+    const std::string status = " -w ' %{http_code}' ";
+    CHECK(curl(status + of.url + "good") == "good\n 200");
+    CHECK(curl(status + of.url + "other") == "bad\n 502");
+    CHECK(curl(status + "-d data " + of.url) == " 405");
+    CHECK(curl(status + "-H \"A: $(head -c 9000 /dev/zero | tr '\\0' x)\" " + of.url) == " 400");
+    of.server.signal(SIGINT);
+    CHECK(of.server.wait().status == 0);
+}
