@@ -4,6 +4,7 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/utsname.h>
 #include <time.h>
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <fmt/format.h>
@@ -88,6 +90,19 @@ inline nlohmann::json to_json(std::span<const double> samples) {
 
 inline nlohmann::json to_json(const ratio& r) {
     return {{"ratio", r.value}, {"low_95", r.low}, {"high_95", r.high}, {"differs", r.differs()}};
+}
+
+inline nlohmann::json to_json(const contender& each) {
+    return {{"first", to_json(each.first)}, {"released", to_json(each.released)}};
+}
+
+/// What a suite's JSON begins with.
+inline nlohmann::json host() {
+    utsname system{};
+    ::uname(&system);
+    return {{"kernel", system.release},
+            {"processors", std::thread::hardware_concurrency()},
+            {"unit", "us"}};
 }
 
 /// Says so when others keep the processors busy: then the figures are of the scheduler, too.

@@ -36,6 +36,7 @@
 
 #include "bare_profile.hpp"
 #include "floor_network.hpp"
+#include "level.hpp"
 #include "place.hpp"
 #include "profile.hpp"
 
@@ -56,10 +57,11 @@ struct steps {
 /// Starts containers by bare system calls.
 class floor_start {
   public:
-    /// `network` may be null: a network namespace in which only lo is, and up.
-    floor_start(const place& where, floor_network* network)
-        : rootfs_(where.rootfs()), scratch_(where.scratch()), upper_(scratch_ + "/upper"),
-          work_(scratch_ + "/work"),
+    /// `network` may be null: a network namespace in which only lo is, and up. With less than all
+    /// levels, what belongs to those above `upto` is left out.
+    floor_start(const place& where, floor_network* network, level upto = level::security)
+        : upto_(upto), rootfs_(where.rootfs()), scratch_(where.scratch()),
+          upper_(scratch_ + "/upper"), work_(scratch_ + "/work"),
           cgroup_(where.cgroup() + (network != nullptr ? "/floor-net" : "/floor")),
           network_(network),
           stack_(static_cast<char*>(::mmap(nullptr, stack_size, PROT_READ | PROT_WRITE,
@@ -74,23 +76,26 @@ class floor_start {
         output_ = output.write_end();
         steps_.count = 0;
         if (network_ != nullptr) network_->next_port();
-        step("cgroup: make, open, limit");
-        check(::mkdir(cgroup_.c_str(), 0755));
-        const unique_fd cgroup(::open(cgroup_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-        for (const auto& [file, value] : limits) {
-            const unique_fd limit(::openat(cgroup.get(), file, O_WRONLY | O_CLOEXEC));
-            if (limit) check(::write(limit.get(), value, std::strlen(value)));
+        unique_fd cgroup;
+        if (upto_ >= level::cgroup) {
+            step("cgroup: make, open, limit");
+            check(::mkdir(cgroup_.c_str(), 0755));
+            cgroup.reset(::open(cgroup_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+            for (const auto& [file, value] : limits) {
+                const unique_fd limit(::openat(cgroup.get(), file, O_WRONLY | O_CLOEXEC));
+                if (limit) check(::write(limit.get(), value, std::strlen(value)));
+            }
         }
         step("clone3");
         int pidfd = -1;
         sys::clone_arguments args{};
-        args.flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_INTO_CGROUP | CLONE_NEWPID |
-                     CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET;
+        args.flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_NEWPID | CLONE_NEWNS |
+                     CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | (cgroup ? CLONE_INTO_CGROUP : 0U);
         args.pidfd = reinterpret_cast<std::uintptr_t>(&pidfd);
         args.exit_signal = SIGCHLD;
         args.stack = reinterpret_cast<std::uintptr_t>(stack_);
         args.stack_size = stack_size;
-        args.cgroup = static_cast<std::uint64_t>(cgroup.get());
+        args.cgroup = cgroup ? static_cast<std::uint64_t>(cgroup.get()) : 0;
         const long child = sys::clone_on_stack(
             args, [](void* self) { static_cast<floor_start*>(self)->in_child(); }, this);
         if (child < 0) failed_ = static_cast<int>(-child);
@@ -107,9 +112,11 @@ class floor_start {
         step("waitid");
         siginfo_t status;
         check(::waitid(P_PIDFD, static_cast<id_t>(pidfd), &status, WEXITED));
-        step("cgroup: remove");
-        while (::rmdir(cgroup_.c_str()) != 0 && errno == EBUSY) ::usleep(50);
-        if (network_ != nullptr) {
+        if (cgroup) {
+            step("cgroup: remove");
+            while (::rmdir(cgroup_.c_str()) != 0 && errno == EBUSY) ::usleep(50);
+        }
+        if (network_ != nullptr && upto_ >= level::port) {
             step("network: element out");
             check(network_->remove());
         }
@@ -173,8 +180,46 @@ class floor_start {
 
     [[noreturn]] void in_child() {
         step("cgroup namespace, session");
-        must(::unshare(CLONE_NEWCGROUP));
+        if (upto_ >= level::cgroup) must(::unshare(CLONE_NEWCGROUP));
         must(::setsid());
+        if (upto_ >= level::rootfs) change_root();
+        must(::sethostname("bench", 5));
+        if (network_ == nullptr) {
+            step("network: lo up");
+            ifreq loopback{};
+            std::memcpy(loopback.ifr_name, "lo", 3);
+            loopback.ifr_flags = IFF_UP;
+            const auto any = static_cast<int>(must(::socket(AF_INET, SOCK_DGRAM, 0)));
+            must(::ioctl(any, SIOCSIFFLAGS, &loopback));
+        } else {
+            step("network: veth");
+            must(network_->add_link());
+            step("network: addresses, routes");
+            must(network_->configure_inside());
+            if (upto_ >= level::port) {
+                step("network: dnat element");
+                must(network_->publish());
+            }
+        }
+        if (upto_ >= level::security) {
+            step("capabilities");
+            must(profile_.drop_capabilities());
+            step("no_new_privs, seccomp");
+            must(profile_.install_filter());
+        }
+        step("descriptors, execve, first instruction");
+        must(::dup2(output_, STDOUT_FILENO));
+        must(::syscall(SYS_close_range, 3, ~0U, 0));
+        const std::string outside = rootfs_ + "/bin/payload";
+        const char* const args[] = {upto_ >= level::rootfs ? "/bin/payload" : outside.c_str(),
+                                    nullptr};
+        const char* const environment[] = {"PATH=/bin", nullptr};
+        must(::syscall(SYS_execve, args[0], args, environment));
+        ::_exit(126);
+    }
+
+    /// The root filesystem and all that is mounted in it.
+    void change_root() {
         step("mounts: propagation off");
         must(::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr));
         step("mounts: tmpfs for the upper layer");
@@ -193,13 +238,22 @@ class floor_start {
         step("mounts: proc, sysfs, cgroup2");
         attach(make("proc", quiet), AT_FDCWD, "proc");
         attach(make("sysfs", quiet | MOUNT_ATTR_RDONLY), AT_FDCWD, "sys");
-        attach(make("cgroup2", quiet | MOUNT_ATTR_RDONLY), AT_FDCWD, "sys/fs/cgroup");
+        if (upto_ >= level::cgroup)
+            attach(make("cgroup2", quiet | MOUNT_ATTR_RDONLY), AT_FDCWD, "sys/fs/cgroup");
         step("mounts: /dev and its nodes");
         const int dev = make_dev();
         step("mounts: devpts, shm, mqueue");
         attach(make("devpts", no_suid_exec, {{"ptmxmode", "0666"}, {"mode", "0620"}}), dev, "pts");
         attach(make("tmpfs", quiet, {{"mode", "1777"}, {"size", "65536k"}}), dev, "shm");
         attach(make("mqueue", quiet), dev, "mqueue");
+        if (upto_ >= level::security) guard_paths(dev);
+        step("mounts: pivot_root");
+        must(::syscall(SYS_pivot_root, ".", "."));
+        step("mounts: old root gone");
+        must(::umount2(".", MNT_DETACH));
+        must(::chdir("/"));
+    }
+    void guard_paths(int dev) {
         step("mounts: masked paths");
         mask(dev);
         step("mounts: read-only paths");
@@ -212,38 +266,6 @@ class floor_start {
                            sizeof read_only));
             attach(tree, AT_FDCWD, path);
         }
-        step("mounts: pivot_root");
-        must(::syscall(SYS_pivot_root, ".", "."));
-        step("mounts: old root gone");
-        must(::umount2(".", MNT_DETACH));
-        must(::chdir("/"));
-        must(::sethostname("bench", 5));
-        if (network_ == nullptr) {
-            step("network: lo up");
-            ifreq loopback{};
-            std::memcpy(loopback.ifr_name, "lo", 3);
-            loopback.ifr_flags = IFF_UP;
-            const auto any = static_cast<int>(must(::socket(AF_INET, SOCK_DGRAM, 0)));
-            must(::ioctl(any, SIOCSIFFLAGS, &loopback));
-        } else {
-            step("network: veth");
-            must(network_->add_link());
-            step("network: addresses, routes");
-            must(network_->configure_inside());
-            step("network: dnat element");
-            must(network_->publish());
-        }
-        step("capabilities");
-        must(profile_.drop_capabilities());
-        step("no_new_privs, seccomp");
-        must(profile_.install_filter());
-        step("descriptors, execve, first instruction");
-        must(::dup2(output_, STDOUT_FILENO));
-        must(::syscall(SYS_close_range, 3, ~0U, 0));
-        const char* const args[] = {"/bin/payload", nullptr};
-        const char* const environment[] = {"PATH=/bin", nullptr};
-        must(::syscall(SYS_execve, args[0], args, environment));
-        ::_exit(126);
     }
 
     /// Into the upper layer before it is one: no mount for each.
@@ -305,6 +327,7 @@ class floor_start {
         if (empty >= 0) ::close(empty);
     }
 
+    level upto_;
     std::string rootfs_;
     std::string scratch_;
     std::string upper_;

@@ -2,13 +2,17 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <kumiki/container/container.hpp>
 #include <kumiki/network/bridge_network.hpp>
+#include <kumiki/security/process_status.hpp>
 
+#include "level.hpp"
 #include "place.hpp"
 
 namespace bench {
@@ -23,10 +27,27 @@ class kumiki_start {
     }
 
     /// One container from nothing to nothing. `networked`: with the port 8080 published as 80.
-    sample run(bool networked) { return io_.run(once(this, networked)); }
+    sample run(bool networked) {
+        return run(networked ? level::port : level::cgroup, level::security);
+    }
+    /// The same without what belongs to the levels above `upto`. The smallest that there is has a
+    /// plain directory as its root, and a group.
+    sample run(level upto) { return run(upto, upto); }
 
     /// The timeline of the last start.
     const kumiki::timeline& line() const noexcept { return line_; }
+    /// When that start was called, and when it returned: CLOCK_MONOTONIC, nanoseconds.
+    std::pair<std::uint64_t, std::uint64_t> call() const noexcept { return call_; }
+    kumiki::scheduler& io() noexcept { return io_; }
+    /// What is started, without a network: `command` behind all of the security profile.
+    kumiki::container_spec spec(std::vector<std::string> command, int output) const {
+        return {.rootfs = kumiki::rootfs::overlay(where_->rootfs()),
+                .process = {.args = std::move(command),
+                            .env = {"PATH=/bin"},
+                            .stdio = {STDIN_FILENO, output, STDERR_FILENO}},
+                .limits = limits_,
+                .hostname = "bench"};
+    }
 
   private:
     static kumiki::resource_limits limits_of(const std::string& group) {
@@ -38,8 +59,11 @@ class kumiki_start {
         return set;
     }
 
-    static kumiki::task<sample> once(kumiki_start* self, bool networked) {
+    sample run(level network, level rest) { return io_.run(once(this, network, rest)); }
+
+    static kumiki::task<sample> once(kumiki_start* self, level network, level rest) {
         using namespace kumiki::literals;
+        const bool networked = network >= level::network;
         if (networked && !self->network_)
             self->network_.emplace(kumiki::bridge_network::open(
                 {.name = "bench",
@@ -48,17 +72,28 @@ class kumiki_start {
                  .state_directory = self->where_->directory() + "/state"}));
         stamp_pipe output;
         const std::uint64_t start = now();
-        kumiki::container_spec spec{
-            .rootfs = kumiki::rootfs::overlay(self->where_->rootfs()),
-            .process = {.args = {"/bin/payload"},
-                        .env = {"PATH=/bin"},
-                        .stdio = {STDIN_FILENO, output.write_end(), STDERR_FILENO}},
-            .limits = self->limits_,
-            .hostname = "bench"};
-        if (networked) spec.network = self->network_->attach({.publish = {kumiki::tcp(8080, 80)}});
+        kumiki::container_spec spec = self->spec({"/bin/payload"}, output.write_end());
+        if (rest < level::rootfs) spec.rootfs = kumiki::rootfs::directory(self->where_->rootfs());
+        if (rest < level::cgroup) {
+            spec.limits = {};
+            spec.namespaces = spec.namespaces & ~kumiki::namespace_kind::cgroup;
+        }
+        if (rest < level::security) {
+            spec.system_paths = kumiki::system_paths_mode::open;
+            spec.process.capabilities = self->own_;
+            spec.process.no_new_privs = false;
+            spec.process.filter = nullptr;
+        }
+        if (networked) {
+            kumiki::attach_options wanted;
+            if (network >= level::port) wanted.publish = {kumiki::tcp(8080, 80)};
+            spec.network = self->network_->attach(std::move(wanted));
+        }
         std::uint64_t first = 0;
         {
+            self->call_.first = now();
             auto box = co_await kumiki::container::start(self->io_, std::move(spec));
+            self->call_.second = now();
             first = output.wait();
             auto result = co_await box.wait();
             if (result.exit_code() != 0)
@@ -74,9 +109,12 @@ class kumiki_start {
 
     const place* where_;
     kumiki::resource_limits limits_;
+    kumiki::capability_set own_ =
+        kumiki::read_process_status(::getpid()).value().capabilities.permitted;
     kumiki::scheduler io_;
     std::optional<kumiki::bridge_network> network_;
     kumiki::timeline line_;
+    std::pair<std::uint64_t, std::uint64_t> call_{};
 };
 
 }  // namespace bench

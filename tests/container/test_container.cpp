@@ -3,7 +3,9 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <thread>
@@ -551,6 +553,22 @@ TEST_CASE("the timeline covers the start and can be printed") {
         CHECK(to_string(line).find("pivot") != std::string::npos);
         CHECK(line.to_chrome_trace().find("\"name\":\"pivot\"") != std::string::npos);
     });
+}
+
+TEST_CASE("the spans of a start stand for nearly all of the time from its call to its return") {
+    scheduler io;
+    std::vector<double> shares;
+    for (int i = 0; i < 9; ++i) {
+        const std::int64_t called = timeline::now();
+        kumiki_test::with_container(io, shell("sleep 30"), [&](container& box) {
+            const std::int64_t returned = timeline::now();
+            const auto told = covered(box.start_timeline(), called, returned);
+            shares.push_back(static_cast<double>(told) / static_cast<double>(returned - called));
+        });
+    }
+    std::ranges::sort(shares);  // in between others may have had the processor: the median
+    CHECK(shares.back() <= 1);
+    CHECK(shares[shares.size() / 2] >= 0.95);
 }
 
 TEST_CASE("the events of a container begin with its process and end with it") {

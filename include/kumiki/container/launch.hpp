@@ -170,15 +170,17 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
     parts->users = spec.user_namespace;
     if (tap.alter != nullptr) tap.alter(*program.program, tap.context);
     parts->pipes = standard_pipes(io, std::move(program.pipes));
-    parts->line.mark("plan");
+    const std::int64_t asked = parts->line.mark("plan");
     child.submit(std::move(program), std::move(sockets));
     std::optional<work_for_born> work;
     if (spec.user_namespace)
         work.emplace(work_for_born{*spec.user_namespace, child, *parts, to_connect, caller.writer});
     else if (!netns)
         child.signal_go();
-    else if (!to_connect.is_none() && netns->wait() == 0)
+    else if (!to_connect.is_none() && netns->wait() == 0) {
+        parts->line.mark("netns");
         connect_network(*parts, std::exchange(to_connect, {}), netns->fd(), child);
+    }
     from_child got;
     auto in_time = co_await with_timeout(io, spec.start_limit, follow_child(io, child, work, got));
     if (!in_time)
@@ -193,8 +195,8 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
     if (netns && netns->wait() != 0) throw error_of_netns(netns->wait(), parts->name);
     const std::int64_t executed = timeline::now();
     judge(child, spec.all_namespaces(), parts->name);
-    parts->line.mark("child");
-    parts->line.add(child.report(), executed);
+    parts->line.mark(waiting_span.data());
+    parts->line.add(child.report(), asked, executed);
     parts->executed =
         *std::max_element(std::begin(child.report().phase_end), std::end(child.report().phase_end));
     parts->pid = child.pid();
@@ -207,6 +209,7 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
     parts->process = std::move(spec.process);
     parts->start_limit = spec.start_limit;
     parts->caller = caller;
+    parts->line.mark("take over");
     co_return parts;
 }
 

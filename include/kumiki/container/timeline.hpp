@@ -1,12 +1,19 @@
 // Where the time of a start went: spans on the monotonic clock, of the supervisor and of the child,
-// as a value that can be kept, printed, or opened in a trace viewer.
+// as a value that can be kept, printed, or opened in a trace viewer; and the medians of many.
+//
+// The clone itself is the child's first span. Left out: the thread that makes the network namespace,
+// for which either side may be seen to wait ("netns").
 #pragma once
 
 #include <time.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <kumiki/container/step.hpp>
@@ -35,16 +42,19 @@ class timeline {
 
     timeline() : origin_(now()), last_(origin_) { spans_.reserve(8 + phase_count); }
 
-    /// Ends a span of the supervisor that began where the one before it ended.
-    void mark(const char* name) {
+    /// Ends a span of the supervisor that began where the one before it ended. Returns when that is.
+    std::int64_t mark(const char* name) {
         const std::int64_t at = now();
         spans_.push_back({name, timeline_track::supervisor, last_, at});
         last_ = at;
+        return at;
     }
-    /// Takes over what the child has left. Its last phase ends with its execve, which is `end`.
-    void add(const child_report& report, std::int64_t end) {
+    /// Takes over what the child has left, which was `asked` for then. Its last phase ends with its
+    /// execve, which is `end`.
+    void add(const child_report& report, std::int64_t asked, std::int64_t end) {
         std::int64_t from = report.began;
         if (from == 0) return;
+        spans_.push_back({"clone", timeline_track::child, std::min(asked, from), from});
         for (std::size_t i = 0; i < phase_count; ++i) {
             std::int64_t to = report.phase_end[i];
             if (i + 1 == phase_count) to = std::max(end, from);
@@ -52,6 +62,36 @@ class timeline {
             spans_.push_back({name_of(static_cast<phase>(i)), timeline_track::child, from, to});
             from = to;
         }
+    }
+
+    /// The start in the middle of many: of each span that at least half of them have, the medians of
+    /// when it began, after its start did, and of how long it took, each by itself. The origin is 0.
+    static timeline median(std::span<const timeline> starts) {
+        struct seen {
+            const timeline_span* like;
+            std::vector<std::int64_t> begins{}, lengths{};
+        };
+        std::vector<seen> all;
+        for (const timeline& start : starts)
+            for (const timeline_span& span : start.spans()) {
+                const auto is_like = [&](const seen& other) {
+                    return other.like->track == span.track &&
+                           std::string_view(other.like->name) == span.name;
+                };
+                auto at = std::ranges::find_if(all, is_like);
+                if (at == all.end()) at = all.insert(at, {.like = &span});
+                at->begins.push_back(span.begin - start.origin());
+                at->lengths.push_back(span.end - span.begin);
+            }
+        timeline result;
+        result.origin_ = result.last_ = 0;
+        for (seen& each : all) {
+            if (each.begins.size() * 2 < starts.size()) continue;
+            const std::int64_t begin = middle(each.begins);
+            result.spans_.push_back(
+                {each.like->name, each.like->track, begin, begin + middle(each.lengths)});
+        }
+        return result;
     }
 
     const std::vector<timeline_span>& spans() const noexcept { return spans_; }
@@ -77,6 +117,11 @@ class timeline {
     }
 
   private:
+    static std::int64_t middle(std::vector<std::int64_t>& values) {
+        const auto half = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+        std::ranges::nth_element(values, half);
+        return *half;
+    }
     static std::string microseconds(std::int64_t nanoseconds) {
         std::string fraction = std::to_string(nanoseconds % 1000);
         fraction.insert(0, 3 - std::min<std::size_t>(3, fraction.size()), '0');
@@ -87,6 +132,25 @@ class timeline {
     std::int64_t last_;
     std::vector<timeline_span> spans_;
 };
+
+/// The supervisor's span in which it does nothing but wait for its child.
+inline constexpr std::string_view waiting_span = "child";
+
+/// How much of the time between `from` and `to` the spans stand for, in nanoseconds: some work was
+/// under way, by whomever. That the supervisor waits for its child explains nothing.
+inline std::int64_t covered(const timeline& line, std::int64_t from, std::int64_t to) {
+    std::vector<std::pair<std::int64_t, std::int64_t>> pieces;
+    for (const timeline_span& span : line.spans())
+        if (span.track == timeline_track::child || span.name != waiting_span)
+            pieces.emplace_back(std::max(span.begin, from), std::min(span.end, to));
+    std::ranges::sort(pieces);
+    std::int64_t sum = 0;
+    for (const auto& [begin, end] : pieces) {
+        sum += std::max<std::int64_t>(end - std::max(begin, from), 0);
+        from = std::max(from, end);
+    }
+    return sum;
+}
 
 /// A table for a terminal: when, how long, who, what, and a bar, `width` characters for it all.
 inline std::string to_string(const timeline& line, std::size_t width = 40) {

@@ -1,0 +1,105 @@
+// Of benchmarks/support/comparison.hpp.
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "../../benchmarks/support/comparison.hpp"
+#include "support/catch.hpp"
+
+using namespace bench;
+
+namespace {
+
+/// `count` samples around `middle` whose noise is a tenth of it, and differs with `seed`.
+std::vector<double> noisy(double middle, unsigned seed, std::size_t count = 100) {
+    std::mt19937_64 random(seed);
+    std::uniform_real_distribution<double> noise(0.9, 1.1);
+    std::vector<double> samples(count);
+    for (double& sample : samples) sample = middle * noise(random);
+    return samples;
+}
+
+const change& only(const std::vector<change>& changes) {
+    REQUIRE(changes.size() == 1);
+    return changes.front();
+}
+
+}  // namespace
+
+TEST_CASE("the series of a file are named by where they stand") {
+    const auto file = nlohmann::json::parse(R"({"kernel": "6.18", "starts": {
+        "bare": {"first": {"median_us": 2, "samples_us": [1, 2, 3]}},
+        "kumiki": {"first": {"samples_us": [4]}, "released": {"samples_us": []}}},
+        "rows": {"ready": {"raw": {"samples_ns": [7, 8]}}}})");
+    const all_series found = series_in(file);
+    REQUIRE(found.size() == 4);
+    CHECK(found.at("starts / bare / first") == std::vector<double>{1, 2, 3});
+    CHECK(found.at("starts / kumiki / first") == std::vector<double>{4});
+    CHECK(found.at("starts / kumiki / released").empty());
+    CHECK(found.at("rows / ready / raw") == std::vector<double>{7, 8});
+}
+
+TEST_CASE("a run that is a fifth slower is slower, and a fifth faster is faster") {
+    const all_series before{{"starts / kumiki", noisy(1000, 1)}};
+    CHECK(only(compare(before, {{"starts / kumiki", noisy(1200, 2)}}, 0.05)).is == verdict::slower);
+    CHECK(only(compare(before, {{"starts / kumiki", noisy(800, 3)}}, 0.05)).is == verdict::faster);
+}
+
+TEST_CASE("what the noise explains is no difference, and neither is what the margin allows") {
+    const all_series before{{"kumiki", noisy(1000, 1)}};
+    CHECK(only(compare(before, {{"kumiki", noisy(1000, 2)}}, 0.05)).is == verdict::same);
+    CHECK(only(compare(before, {{"kumiki", noisy(1010, 3, 20)}}, 0)).is == verdict::same);
+    const all_series slightly{{"kumiki", noisy(1060, 4, 4000)}};
+    CHECK(only(compare(before, slightly, 0)).is == verdict::slower);
+    CHECK(only(compare(before, slightly, 0.1)).is == verdict::same);
+}
+
+TEST_CASE("what slows the floor down as well is the weather") {
+    const all_series before{{"starts / kumiki+net / first", noisy(1000, 1)},
+                            {"starts / bare+net / first", noisy(1200, 2)}};
+    const all_series busier{{"starts / kumiki+net / first", noisy(2000, 3)},
+                            {"starts / bare+net / first", noisy(2400, 4)}};
+    const change weather = only(compare(before, busier, 0.05));
+    CHECK(weather.relative);
+    CHECK(weather.is == verdict::same);
+    CHECK(std::abs(weather.times.value - 1) < 0.05);
+    const all_series slower{{"starts / kumiki+net / first", noisy(2400, 3)},
+                            {"starts / bare+net / first", noisy(2400, 4)}};
+    CHECK(only(compare(before, slower, 0.05)).is == verdict::slower);
+}
+
+TEST_CASE("a floor that is in one of the files only is not used") {
+    const all_series before{{"kumiki", noisy(1000, 1)}};
+    const all_series after{{"kumiki", noisy(1500, 2)}, {"raw", noisy(1, 3)}};
+    const change seen = only(compare(before, after, 0.05));
+    CHECK_FALSE(seen.relative);
+    CHECK(seen.is == verdict::slower);
+}
+
+TEST_CASE("what is not kumiki's, or in one of the files only, is not judged") {
+    const all_series before{{"crun", noisy(1000, 1)}, {"kumiki, old", noisy(1000, 2)}};
+    const all_series after{{"crun", noisy(9000, 3)}, {"kumiki, new", noisy(9000, 4)}};
+    CHECK(compare(before, after, 0.05).empty());
+}
+
+TEST_CASE("an empty series is no difference") {
+    const all_series some{{"kumiki", noisy(1000, 1)}};
+    const all_series none{{"kumiki", {}}};
+    CHECK(only(compare(some, none, 0.05)).is == verdict::same);
+    CHECK(only(compare(none, some, 0.05)).is == verdict::same);
+}
+
+TEST_CASE("the same two runs are judged alike every time") {
+    const measured before{.samples = {}, .floor = {}};
+    const auto old = noisy(1000, 1);
+    const auto young = noisy(1040, 2);
+    const ratio one = ratio_between_runs({.samples = old}, {.samples = young});
+    const ratio other = ratio_between_runs({.samples = old}, {.samples = young});
+    CHECK(one.low == other.low);
+    CHECK(one.high == other.high);
+    CHECK(one.low < one.value);
+    CHECK(one.value < one.high);
+    CHECK(ratio_between_runs(before, {.samples = young}).value == 0);
+}
