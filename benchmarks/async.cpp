@@ -23,20 +23,15 @@
 #include <kumiki/core/text.hpp>
 
 #include "async/side.hpp"
+#include "support/options.hpp"
 #include "support/statistics.hpp"
 
 namespace bench {
 namespace {
 
-struct options {
-    std::string json;
-    std::vector<std::string> only;   // rows
-    std::vector<std::string> sides;
-    std::size_t rounds = 200;
+struct options : suite_options {
+    std::vector<std::string> sides = {};
 
-    bool wants(std::string_view row) const {
-        return only.empty() || std::ranges::find(only, row) != only.end();
-    }
     bool wants_side(std::string_view name) const {
         return sides.empty() || std::ranges::find(sides, name) != sides.end();
     }
@@ -240,7 +235,7 @@ void run(const options& wanted) {
     measure(field, wanted);
     nlohmann::json json = report(field, wanted);
     if (wanted.wants("memory")) json["idle_task_bytes"] = report_idle_tasks(field);
-    if (!wanted.json.empty()) std::ofstream(wanted.json) << json.dump(1) << '\n';
+    wanted.write(json);
 }
 
 constexpr const char* usage =
@@ -249,21 +244,7 @@ constexpr const char* usage =
     "NAME is raw, kumiki, kumiki/epoll, asio or asio/io_uring.\n";
 
 bool parse(int argc, char** argv, options& to) {
-    for (int i = 1; i + 1 < argc; i += 2) {
-        const std::string_view option = argv[i];
-        const std::string value = argv[i + 1];
-        if (option == "--json")
-            to.json = std::filesystem::absolute(value);
-        else if (option == "--only")
-            to.only.push_back(value);
-        else if (option == "--side")
-            to.sides.push_back(value);
-        else if (option == "--rounds")
-            to.rounds = kumiki::parse_number<std::size_t>(value).value_or(0);
-        else
-            return false;
-    }
-    return argc % 2 == 1 && to.rounds > 0;
+    return parse_options(argc, argv, to, {{"--side", &to.sides}});
 }
 
 }  // namespace

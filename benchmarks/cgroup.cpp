@@ -19,19 +19,13 @@
 #include "cgroup/many.hpp"
 #include "cgroup/place.hpp"
 #include "cgroup/watchers.hpp"
+#include "support/options.hpp"
 
 namespace bench {
 namespace {
 
-struct options {
-    std::string json;
-    std::vector<std::string> only;
-    std::size_t rounds = 300;
+struct options : suite_options {
     std::size_t groups = 10'000;
-
-    bool wants(std::string_view name) const {
-        return only.empty() || std::ranges::find(only, name) != only.end();
-    }
 };
 
 double percentile(const std::vector<double>& samples, double q) {
@@ -127,7 +121,7 @@ void run(const options& wanted) {
     }
     if (wanted.wants("many") && interrupted == 0)
         report(watch_many(root.group(), wanted.groups, 3), wanted.groups, json);
-    if (!wanted.json.empty()) std::ofstream(wanted.json) << json.dump(1) << '\n';
+    wanted.write(json);
 }
 
 constexpr const char* usage =
@@ -135,21 +129,7 @@ constexpr const char* usage =
     "NAME is create, snapshot, freeze, end or many.\n";
 
 bool parse(int argc, char** argv, options& to) {
-    for (int i = 1; i + 1 < argc; i += 2) {
-        const std::string_view option = argv[i];
-        const std::string value = argv[i + 1];
-        if (option == "--json")
-            to.json = fs::absolute(value);
-        else if (option == "--only")
-            to.only.push_back(value);
-        else if (option == "--rounds")
-            to.rounds = kumiki::parse_number<std::size_t>(value).value_or(0);
-        else if (option == "--groups")
-            to.groups = kumiki::parse_number<std::size_t>(value).value_or(0);
-        else
-            return false;
-    }
-    return argc % 2 == 1 && to.rounds > 1 && to.groups > 0;
+    return parse_options(argc, argv, to, {{"--groups", &to.groups}});
 }
 
 }  // namespace

@@ -28,23 +28,11 @@
 
 #include "support/bare_profile.hpp"
 #include "support/field.hpp"
+#include "support/options.hpp"
 #include "support/peers.hpp"
 
 namespace bench {
 namespace {
-
-struct options {
-    std::string busybox = "/bin/busybox";
-    std::string payload;
-    std::string preload;
-    std::string json;
-    std::vector<std::string> only;
-    std::size_t rounds = 300;
-
-    bool wants(std::string_view name) const {
-        return only.empty() || std::ranges::find(only, name) != only.end();
-    }
-};
 
 /// The container that the floor and kumiki enter.
 class running_container {
@@ -193,7 +181,7 @@ class oci_container {
     std::string preload_;
 };
 
-void run(const options& wanted) {
+void run(const start_options& wanted) {
     const place where(wanted.busybox, wanted.payload);
     running_container box(where);
     floor_exec floor(box);
@@ -247,7 +235,7 @@ void run(const options& wanted) {
         json["ratios"][fmt::format("{} / {}", above, below)] = {{"first", to_json(first)},
                                                                 {"released", to_json(released)}};
     }
-    if (!wanted.json.empty()) std::ofstream(wanted.json) << json.dump(1) << '\n';
+    wanted.write(json);
 }
 
 constexpr const char* usage =
@@ -255,27 +243,7 @@ constexpr const char* usage =
     "           [--busybox FILE] [--preload LIBRARY]\n"
     "NAME is bare, kumiki, crun or runc.\n";
 
-bool parse(int argc, char** argv, options& to) {
-    for (int i = 1; i + 1 < argc; i += 2) {
-        const std::string_view option = argv[i];
-        const std::string value = argv[i + 1];
-        if (option == "--payload")
-            to.payload = value;
-        else if (option == "--busybox")
-            to.busybox = value;
-        else if (option == "--preload")
-            to.preload = value;
-        else if (option == "--json")
-            to.json = fs::absolute(value);
-        else if (option == "--only")
-            to.only.push_back(value);
-        else if (option == "--rounds")
-            to.rounds = kumiki::parse_number<std::size_t>(value).value_or(0);
-        else
-            return false;
-    }
-    return argc % 2 == 1 && !to.payload.empty() && to.rounds > 0;
-}
+bool parse(int argc, char** argv, start_options& to) { return parse_start_options(argc, argv, to); }
 
 }  // namespace
 }  // namespace bench

@@ -22,20 +22,11 @@
 #include "network/hosts.hpp"
 #include "network/programs.hpp"
 #include "network/throughput.hpp"
+#include "support/options.hpp"
 #include "support/series.hpp"
 
 namespace bench {
 namespace {
-
-struct options {
-    std::string json;
-    std::vector<std::string> only;
-    std::size_t rounds = 100;
-
-    bool wants(std::string_view name) const {
-        return only.empty() || std::ranges::find(only, name) != only.end();
-    }
-};
 
 void measure_endpoints(const network_place& where, std::size_t rounds, nlohmann::json& json) {
     endpoint_trial trial;
@@ -243,7 +234,7 @@ void measure_throughput(const network_place& where, std::size_t rounds, nlohmann
     }
 }
 
-void run(const options& wanted) {
+void run(const suite_options& wanted) {
     const network_place where;
     utsname system{};
     ::uname(&system);
@@ -257,28 +248,14 @@ void run(const options& wanted) {
     if (wanted.wants("connection")) measure_connections(where, wanted.rounds, json);
     if (wanted.wants("heal")) measure_healing(where, wanted.rounds, json);
     if (wanted.wants("throughput")) measure_throughput(where, wanted.rounds, json);
-    if (!wanted.json.empty()) std::ofstream(wanted.json) << json.dump(1) << '\n';
+    wanted.write(json);
 }
 
 constexpr const char* usage =
     "bench_network [--rounds N] [--only NAME]... [--json FILE]\n"
     "NAME is endpoint, publish, connection, heal or throughput.\n";
 
-bool parse(int argc, char** argv, options& to) {
-    for (int i = 1; i + 1 < argc; i += 2) {
-        const std::string_view option = argv[i];
-        const std::string value = argv[i + 1];
-        if (option == "--json")
-            to.json = fs::absolute(value);
-        else if (option == "--only")
-            to.only.push_back(value);
-        else if (option == "--rounds")
-            to.rounds = kumiki::parse_number<std::size_t>(value).value_or(0);
-        else
-            return false;
-    }
-    return argc % 2 == 1 && to.rounds > 1;
-}
+bool parse(int argc, char** argv, suite_options& to) { return parse_options(argc, argv, to); }
 
 }  // namespace
 }  // namespace bench

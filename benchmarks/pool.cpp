@@ -1,17 +1,14 @@
 // bench_pool: a start from a pool beside one from nothing, and how many containers a second come of each.
 // benchmarks/run pool builds it and gives it what it needs; the method: docs/performance.md.
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -24,7 +21,8 @@
 #include <kumiki/network/bridge_network.hpp>
 
 #include "support/field.hpp"
-#include "support/place.hpp"
+#include "support/options.hpp"
+#include "support/ours.hpp"
 
 namespace bench {
 namespace {
@@ -35,28 +33,12 @@ using kumiki::stdio;
 using kumiki::task;
 using namespace kumiki::literals;
 
-struct options {
-    std::string busybox = "/bin/busybox";
-    std::string payload;
-    std::string json;
-    std::vector<std::string> only;
-    std::size_t rounds = 300;
-
-    bool wants(std::string_view name) const {
-        return only.empty() || std::ranges::find(only, name) != only.end();
-    }
-};
-
 /// The container of the other benchmarks (support/ours.hpp), which writes when it began.
 class starter {
   public:
-    starter(const place& where, bool networked) {
-        spec_ = {.rootfs = kumiki::rootfs::overlay(where.rootfs()),
-                 .process = {.args = {"/bin/payload"},
-                             .env = {"PATH=/bin"},
-                             .stdio = {stdio::null(), stdio::null(), stdio::null()}},
-                 .limits = limits_of(where),
-                 .hostname = "bench"};
+    starter(const place& where, bool networked)
+        : spec_(kumiki_start(where).spec({"/bin/payload"}, stdio::null())) {
+        spec_.process.stdio.fill(stdio::null());
         if (!networked) return;
         network_.emplace(
             kumiki::bridge_network::open({.name = "bench",
@@ -97,16 +79,6 @@ class starter {
     }
 
   private:
-    static kumiki::resource_limits limits_of(const place& where) {
-        const std::string group = where.cgroup() + "/probe";
-        fs::create_directory(group);
-        kumiki::resource_limits set;
-        if (fs::exists(group + "/memory.max")) set.memory = 256_MiB;
-        if (fs::exists(group + "/cpu.max")) set.cpu = kumiki::cpus(2);
-        if (fs::exists(group + "/pids.max")) set.pids = 64;
-        fs::remove(group);
-        return set;
-    }
     void make_pool(std::size_t ready, std::size_t makers = 2) {
         if (!pool_)
             pool_.emplace(io_, spec_, kumiki::pool_options{.ready = ready, .at_once = makers});
@@ -175,21 +147,17 @@ struct rate_row {
 };
 
 nlohmann::json report(std::map<std::string, contender>& field) {
-    utsname system{};
-    ::uname(&system);
-    const unsigned processors = std::thread::hardware_concurrency();
-    nlohmann::json json{{"kernel", system.release}, {"processors", processors}};
+    nlohmann::json json = host();
     fmt::print(
         "\nLinux {}, {} processors. Milliseconds: median (quartiles; minimum).\n\n"
         "| start | samples | to the payload's first instruction | to all released |\n"
         "|---|---|---|---|\n",
-        system.release, processors);
+        json["kernel"].get<std::string>(), json["processors"].get<unsigned>());
     for (auto& [name, each] : field) {
         if (each.first.empty()) continue;
         fmt::print("| {} | {} | {} | {} |\n", name, each.first.size(), cell(each.first),
                    cell(each.released));
-        json["starts"][name] = {{"first", to_json(each.first)},
-                                {"released", to_json(each.released)}};
+        json["pool"][name] = to_json(each);
     }
     fmt::print("\n| ratio of medians (95 %) | first instruction | all released |\n|---|---|---|\n");
     for (const auto& [above, below] : {std::pair{"warm", "cold"}, {"warm+net", "cold+net"}}) {
@@ -203,7 +171,7 @@ nlohmann::json report(std::map<std::string, contender>& field) {
     return json;
 }
 
-void run(const options& wanted) {
+void run(const start_options& wanted) {
     const place where(wanted.busybox, wanted.payload);
     starter alone(where, false);
     starter connected(where, true);
@@ -247,34 +215,14 @@ void run(const options& wanted) {
             json["rates"][row.name] = row.rates;
         }
     }
-    if (!wanted.json.empty()) std::ofstream(wanted.json) << json.dump(1) << '\n';
+    wanted.write(json);
 }
 
 constexpr const char* usage =
     "bench_pool --payload FILE [--rounds N] [--only NAME]... [--json FILE] [--busybox FILE]\n"
     "NAME is cold, warm, cold+net, warm+net or rate.\n";
 
-bool parse(int argc, char** argv, options& to) {
-    for (int i = 1; i + 1 < argc; i += 2) {
-        const std::string_view option = argv[i];
-        const std::string value = argv[i + 1];
-        if (option == "--payload")
-            to.payload = value;
-        else if (option == "--busybox")
-            to.busybox = value;
-        else if (option == "--preload")
-            continue;  // for OCI runtimes
-        else if (option == "--json")
-            to.json = fs::absolute(value);
-        else if (option == "--only")
-            to.only.push_back(value);
-        else if (option == "--rounds")
-            to.rounds = kumiki::parse_number<std::size_t>(value).value_or(0);
-        else
-            return false;
-    }
-    return argc % 2 == 1 && !to.payload.empty() && to.rounds > 0;
-}
+bool parse(int argc, char** argv, start_options& to) { return parse_start_options(argc, argv, to); }
 
 }  // namespace
 }  // namespace bench

@@ -28,25 +28,12 @@
 
 #include "support/field.hpp"
 #include "support/floor.hpp"
+#include "support/options.hpp"
 #include "support/ours.hpp"
 #include "support/peers.hpp"
 
 namespace bench {
 namespace {
-
-struct options {
-    std::string busybox = "/bin/busybox";
-    std::string payload;
-    std::string preload;
-    std::string json;
-    std::vector<std::string> only;
-    std::size_t rounds = 300;
-    bool steps = false;
-
-    bool wants(std::string_view name) const {
-        return only.empty() || std::ranges::find(only, name) != only.end();
-    }
-};
 
 constexpr const char* small_parent = "kumiki, small parent";
 constexpr const char* large_parent = "kumiki, parent of 1 GiB";
@@ -146,7 +133,7 @@ void print_steps(floor_start& floor, std::size_t rounds) {
     }
 }
 
-void run(const options& wanted) {
+void run(const start_options& wanted) {
     const place where(wanted.busybox, wanted.payload);
     floor_network network;
     floor_start bare(where, nullptr);
@@ -187,7 +174,7 @@ void run(const options& wanted) {
         measure_parents(field[small_parent], field[large_parent], wanted.rounds / 2);
     }
     const nlohmann::json json = report(field);
-    if (!wanted.json.empty()) std::ofstream(wanted.json) << json.dump(1) << '\n';
+    wanted.write(json);
     if (wanted.steps) {
         print_steps(bare_net, wanted.rounds / 2);
         fmt::print("\nThe last start of kumiki:\n\n{}", to_string(ours.line()));
@@ -199,31 +186,8 @@ constexpr const char* usage =
     "            [--busybox FILE] [--preload LIBRARY]\n"
     "NAME is bare, bare+net, kumiki, kumiki+net, crun, runc, bwrap or parent.\n";
 
-bool parse(int argc, char** argv, options& to) {
-    for (int i = 1; i < argc; ++i) {
-        const std::string_view option = argv[i];
-        if (option == "--steps") {
-            to.steps = true;
-            continue;
-        }
-        if (i + 1 == argc) return false;
-        const std::string value = argv[++i];
-        if (option == "--payload")
-            to.payload = value;
-        else if (option == "--busybox")
-            to.busybox = value;
-        else if (option == "--preload")
-            to.preload = value;
-        else if (option == "--json")
-            to.json = fs::absolute(value);
-        else if (option == "--only")
-            to.only.push_back(value);
-        else if (option == "--rounds")
-            to.rounds = kumiki::parse_number<std::size_t>(value).value_or(0);
-        else
-            return false;
-    }
-    return !to.payload.empty() && to.rounds > 0;
+bool parse(int argc, char** argv, start_options& to) {
+    return parse_start_options(argc, argv, to, {{"--steps", &to.steps}});
 }
 
 }  // namespace

@@ -40,7 +40,7 @@ class kumiki_start {
     std::pair<std::uint64_t, std::uint64_t> call() const noexcept { return call_; }
     kumiki::scheduler& io() noexcept { return io_; }
     /// What is started, without a network: `command` behind all of the security profile.
-    kumiki::container_spec spec(std::vector<std::string> command, int output) const {
+    kumiki::container_spec spec(std::vector<std::string> command, kumiki::stdio output) const {
         return {.rootfs = kumiki::rootfs::overlay(where_->rootfs()),
                 .process = {.args = std::move(command),
                             .env = {"PATH=/bin"},

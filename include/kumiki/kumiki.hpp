@@ -113,6 +113,7 @@
 #include <kumiki/container/plan.hpp>
 #include <kumiki/container/plan_text.hpp>
 #include <kumiki/container/pool.hpp>
+#include <kumiki/container/pool_spec.hpp>
 #include <kumiki/container/process_attributes.hpp>
 #include <kumiki/container/process_reaper.hpp>
 #include <kumiki/container/process_spec.hpp>

@@ -609,6 +609,7 @@ TEST_CASE("a pool refuses what its containers cannot have") {
     refused([](auto& spec) { spec.process.apparmor_profile = "some"; });
     refused([](auto& spec) { spec.process.umask = 01000; });
     refused([](auto& spec) { spec.name = "with space"; });
+    refused([](auto& spec) { spec.network = moved_devices{{{.link = "dummy0"}}}; });
     CHECK_THROWS_AS(container_pool(io, worker(), {.at_once = 0}), invalid_input);
     auto spec = worker();
     spec.process.args.clear();

@@ -77,7 +77,8 @@ task<typename timed<T>::type> limit_time(scheduler& io, std::chrono::nanoseconds
 /// A result that was there before the stop reached the work is yielded, also after the limit.
 /// Errors: what `work` throws; `cancelled` when the awaiting task was stopped.
 template <class Awaitable>
-[[nodiscard]] auto with_timeout(scheduler& io, std::chrono::nanoseconds limit, Awaitable work) {
+[[nodiscard]] task<typename detail::timed<detail::await_result_t<Awaitable>>::type> with_timeout(
+    scheduler& io, std::chrono::nanoseconds limit, Awaitable work) {
     return detail::limit_time(io, limit, detail::into_task(std::move(work)));
 }
 

@@ -44,6 +44,7 @@ inline task<void> wait_for_state(std::unique_ptr<group_watch> watch,
         co_await watch->change();
     }
 }
+template <class = void>
 inline std::unique_ptr<group_watch> watch_states(scheduler& io, const cgroup& group) {
     return std::make_unique<group_watch>(io, group, cgroup_event_files::state);
 }

@@ -38,6 +38,7 @@ class group_watch final : private monitored {
   public:
     /// On the scheduler's thread. The group's handle need not stay.
     /// Errors: ENOENT when the group has been removed; as group_monitor.
+    template <class = void>
     group_watch(scheduler& io, const cgroup& group, cgroup_event_files wanted)
         : loop_(&on_thread(io)), path_(group.path()), monitor_(group_monitor::of(io)) {
         monitor_->add_group(*this, group.fd(), path_);

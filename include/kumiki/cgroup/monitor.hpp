@@ -67,6 +67,7 @@ class monitored {
 class group_monitor final : private completion {
   public:
     /// The monitor of this scheduler; made when there is none.
+    template <class = void>
     static std::shared_ptr<group_monitor> of(scheduler& io) {
         static constexpr char tag = 0;
         std::weak_ptr<void>& place = io.loop().shared(&tag);
@@ -74,10 +75,11 @@ class group_monitor final : private completion {
         if (!found) place = found = std::make_shared<group_monitor>(io);
         return found;
     }
+    template <class Late = void>
     explicit group_monitor(scheduler& io)
         : inotify_(sys::check(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK),
                               [] { return context("create an inotify instance", {}); })),
-          reading_(drive(io, *this)) {
+          reading_(drive<Late>(io, *this)) {
         promise_base& promise = task_access::promise(reading_);
         promise.adopt(io.loop().ready, never_stopped, *this);
         promise.name = "watch control groups";

@@ -76,6 +76,7 @@ struct handing_result {
 
 /// Reads what the waiter at the other end of `control` says until it has executed its command, or
 /// will not.
+template <class = void>
 inline task<handing_result> await_execve(scheduler& io, int control) {
     handing_result seen;
     bool was_taken = false;

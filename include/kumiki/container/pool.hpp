@@ -9,7 +9,7 @@
 // A container that is ready has all that it will have: namespaces, network with its policy, cgroup
 // with its limits, root filesystem, user, capabilities, filter. In it waits a small program that has
 // no more rights than the command will have (waiter.hpp). Nothing is ever given back to a pool: what
-// a command has used goes with its container, so nothing has to be scrubbed (docs/adr/0010).
+// a command has used goes with its container, so nothing has to be scrubbed (docs/adr/0018).
 // Kernel: as container.hpp. Left out: other machines than x86-64; changes of more than the command,
 // its environment and its standard descriptors.
 #pragma once
@@ -21,6 +21,7 @@
 #include <kumiki/async/scheduler.hpp>
 #include <kumiki/async/task.hpp>
 #include <kumiki/container/container.hpp>
+#include <kumiki/container/pool_spec.hpp>
 #include <kumiki/container/ready_containers.hpp>
 #include <kumiki/container/spec.hpp>
 
@@ -37,7 +38,8 @@ class container_pool {
     /// starts which say no other; its standard descriptors must be open then.
     ///
     /// Errors: invalid_input for what a pool cannot have: an init, labels, a filter with notify
-    /// rules, addresses of one's own, others' pid namespace; and what container_spec::validate() says.
+    /// rules, addresses or devices of one's own, others' pid namespace; and what container_spec::validate() says.
+    template <class = void>
     container_pool(scheduler& io, container_spec spec, pool_options options = {})
         : state_(std::make_shared<detail::ready_containers>(io, std::move(spec), options)) {
         state_->open();
@@ -53,6 +55,7 @@ class container_pool {
     /// over. Its start_timeline() is that of this call.
     ///
     /// Errors: as container::start(), with nothing left behind.
+    template <class = void>
     task<container> start(command_changes changes = {}) {
         return start_with(state_, std::move(changes));
     }
@@ -60,13 +63,17 @@ class container_pool {
     ///
     /// Errors: what the making of one threw. After such a failure nothing is made until the next
     /// start() or this; the observer is told of each.
-    task<void> filled() { return detail::ready_containers::fill(state_); }
+    template <class = void>
+    task<void> filled() {
+        return detail::ready_containers::fill(state_);
+    }
 
     /// How many wait for a command.
     std::size_t ready() const noexcept { return state_->ready(); }
     pool_counters counters() const noexcept { return state_->counters(); }
 
   private:
+    template <class = void>
     static task<container> start_with(std::shared_ptr<detail::ready_containers> state,
                                       command_changes changes) {
         process_spec process = state->process_with(std::move(changes));

@@ -7,16 +7,13 @@
 
 #include <signal.h>
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <exception>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include <kumiki/async/async_event.hpp>
@@ -27,33 +24,12 @@
 #include <kumiki/container/container_parts.hpp>
 #include <kumiki/container/hand_over.hpp>
 #include <kumiki/container/launch.hpp>
+#include <kumiki/container/pool_spec.hpp>
 #include <kumiki/container/spec.hpp>
 #include <kumiki/core/observer.hpp>
 #include <kumiki/core/scope_exit.hpp>
 
 namespace kumiki::inline v0 {
-
-/// How many containers a pool has.
-struct pool_options {
-    std::size_t ready = 8;  ///< that wait for a command, at most
-    std::size_t at_once = 2;  ///< that are made at the same time
-};
-
-/// In what a command differs from the process that a pool's containers are described with.
-struct command_changes {
-    std::vector<std::string> args{};  ///< empty: as described
-    std::optional<std::vector<std::string>> env{};
-    std::optional<std::array<kumiki::stdio, 3>> stdio{};  ///< not with a terminal
-};
-
-/// What a pool has done so far.
-struct pool_counters {
-    std::uint64_t warm = 0;  ///< starts that found a container ready
-    std::uint64_t cold = 0;  ///< starts that found none, and made theirs
-    std::uint64_t prepared = 0;  ///< containers made ahead
-    std::uint64_t failed = 0;  ///< containers that could not be made ahead
-    std::uint64_t lost = 0;  ///< containers that ended while they waited
-};
 
 namespace detail {
 
@@ -63,7 +39,7 @@ class ready_containers {
   public:
     ready_containers(scheduler& io, container_spec spec, pool_options options)
         : io_(&io), spec_(std::move(spec)), options_(options), wanted_(io), changed_(io) {
-        require_poolable();
+        require_poolable(spec_, options_);
         described_ = spec_.process;
         if (spec_.process.args.empty()) spec_.process.args = {"ready"};
         if (!spec_.process.terminal)
@@ -74,6 +50,7 @@ class ready_containers {
     ready_containers& operator=(const ready_containers&) = delete;
     ~ready_containers() { close(); }
 
+    template <class = void>
     void open() {
         for (std::size_t i = 0; i < options_.at_once; ++i)
             makers_.push_back(std::make_unique<background_task>(*io_, keep_full(this)));
@@ -102,17 +79,10 @@ class ready_containers {
 
     /// The process of a start. Errors: invalid_input.
     process_spec process_with(command_changes changes) const {
-        process_spec process = described_;
-        if (changes.stdio && process.terminal)
-            throw invalid_input("standard descriptor", "terminal",
-                                "The containers of this pool have a terminal for them.");
-        if (!changes.args.empty()) process.args = std::move(changes.args);
-        if (changes.env) process.env = std::move(*changes.env);
-        if (changes.stdio) process.stdio = *changes.stdio;
-        process.validate();
-        return process;
+        return change_process(described_, std::move(changes));
     }
     /// Starts `process` in a container that is ready, or that is made for it.
+    template <class = void>
     static task<std::unique_ptr<container_parts>> start(std::shared_ptr<ready_containers> self,
                                                         process_spec process) {
         // Not before this start is over: making the next one takes time from the same thread.
@@ -154,6 +124,7 @@ class ready_containers {
         }
     }
     /// Waits until as many are ready as should be. Errors: what the making of one threw.
+    template <class = void>
     static task<void> fill(std::shared_ptr<ready_containers> self) {
         self->want();
         while (!self->closed_ && self->ready_.size() < self->options_.ready) {
@@ -176,6 +147,7 @@ class ready_containers {
         failure_ = nullptr;
         pulse(wanted_);
     }
+    template <class = void>
     task<ready_pointer> make() {
         container_spec spec = spec_;
         if (!spec.name.empty()) spec.name += '-' + std::to_string(++number_);
@@ -183,6 +155,7 @@ class ready_containers {
         co_return std::make_unique<ready_container>(std::move(parts));
     }
     /// One maker. Destroyed with the pool, wherever it is.
+    template <class = void>
     static task<void> keep_full(ready_containers* self) {
         for (;;) {
             while (self->failure_ || self->ready_.size() + self->making_ >= self->options_.ready)
@@ -202,32 +175,6 @@ class ready_containers {
                 report_notice(std::string("a container could not be made ahead: ") +
                               failure.what());
             }
-        }
-    }
-
-    void require_poolable() const {
-        const process_spec& process = spec_.process;
-        const auto refuse = [](const char* what, std::string value, const char* why) {
-            throw invalid_input(what, std::move(value), why);
-        };
-        if (options_.at_once == 0) refuse("pool", "at_once = 0", "Somebody must make them.");
-        if (process.init != init_process::none)
-            refuse("init", "reaper", "What waits in a container of a pool is no init.");
-        if (!process.apparmor_profile.empty() || !process.selinux_label.empty())
-            refuse("label", process.apparmor_profile + process.selinux_label,
-                   "It is for the next execve, which is that of what waits for the command.");
-        if (process.filter && *process.filter && (*process.filter)->notifies())
-            refuse("filter", "notify", "It would ask about the calls of what waits, too.");
-        if (has(spec_.joined_namespaces(), namespace_kind::pid))
-            refuse("namespace to join", "pid", "What waits would be seen there by others.");
-        if (const auto* attached = std::get_if<network_attachment>(&spec_.network)) {
-            const attach_options& wanted = attached->options;
-            for (const auto& address : {wanted.address, wanted.address6})
-                if (address) refuse("address", to_string(*address), "Only one could have it.");
-            for (const published_port& port : wanted.publish)
-                if (!port.picks_port())
-                    refuse("published port", std::to_string(port.host.first),
-                           "Only one could have it: leave it to the kernel.");
         }
     }
 

@@ -125,6 +125,7 @@ class denial_reader {
     std::uint64_t lost_ = 0;  // not told yet
 };
 
+template <class = void>
 inline stream<denial> read_denials(scheduler& io, std::unique_ptr<denial_reader> reader) {
     for (;;) {
         std::vector<denial> news = reader->look();
@@ -139,6 +140,7 @@ inline stream<denial> read_denials(scheduler& io, std::unique_ptr<denial_reader>
 ///
 /// Errors: EBUSY when there is another reader; `unsupported` when the kernel lacks NFLOG; EPERM
 /// without CAP_NET_ADMIN. Lifetime: the network stays open while the stream lives.
+template <class = void>
 inline stream<denial> watch_denials(scheduler& io, const bridge_network& network) {
     return detail::read_denials(io,
                                 std::make_unique<detail::denial_reader>(network.attach().network));

@@ -18,6 +18,7 @@
 namespace kumiki::inline v0::detail {
 
 /// Reads exactly so much; false at the end of the stream.
+template <class = void>
 inline task<bool> read_exactly(scheduler& io, int fd, std::span<std::byte> into) {
     while (!into.empty()) {
         const std::size_t size = co_await io.recv(fd, into);
@@ -28,6 +29,7 @@ inline task<bool> read_exactly(scheduler& io, int fd, std::span<std::byte> into)
 }
 
 /// One message of a stream: its length in two bytes, and itself; nothing at the end.
+template <class = void>
 inline task<std::optional<std::vector<std::byte>>> read_dns_message(scheduler& io, int fd) {
     std::array<std::byte, 2> length{};
     const bool begun = co_await read_exactly(io, fd, length);
@@ -39,6 +41,7 @@ inline task<std::optional<std::vector<std::byte>>> read_dns_message(scheduler& i
 }
 
 /// The same the other way; never more than 65535 bytes.
+template <class = void>
 inline task<void> send_dns_message(scheduler& io, int fd, std::vector<std::byte> message) {
     const auto size = static_cast<std::uint16_t>(message.size());
     std::vector<std::byte> bytes(2);

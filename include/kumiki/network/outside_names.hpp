@@ -37,6 +37,7 @@ inline std::uint16_t random_dns_id() {
 }
 
 /// What `server` answers; waits for ever. Errors: kumiki::error.
+template <class = void>
 inline task<std::vector<std::byte>> ask_one(scheduler& io, name_server& resolver, ip_address server,
                                             int type, std::vector<std::byte> message,
                                             dns_query query) {
@@ -68,6 +69,7 @@ inline task<std::vector<std::byte>> ask_one(scheduler& io, name_server& resolver
 }
 
 /// What the servers outside answer, one after the other until one has; or that they failed.
+template <class = void>
 inline task<std::vector<std::byte>> ask_outside(scheduler& io, name_server& resolver,
                                                 ip_address sender, int type,
                                                 std::vector<std::byte> message, dns_query query) {

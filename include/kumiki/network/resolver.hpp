@@ -43,6 +43,7 @@ namespace kumiki::inline v0 {
 namespace detail {
 
 /// Has a datagram's question asked outside, and sends the answer back.
+template <class = void>
 inline task<void> pass_on_datagram(scheduler& io, name_server& resolver, int fd,
                                    socket_address from, std::vector<std::byte> message,
                                    dns_query query) {
@@ -56,6 +57,7 @@ inline task<void> pass_on_datagram(scheduler& io, name_server& resolver, int fd,
 }
 
 /// Answers datagrams for ever.
+template <class = void>
 inline task<void> serve_datagrams(scheduler& io, name_server& resolver, int fd, scope& tasks) {
     std::vector<std::byte> buffer(4096);
     for (;;) {
@@ -83,6 +85,7 @@ inline task<void> serve_datagrams(scheduler& io, name_server& resolver, int fd, 
 }
 
 /// Answers the questions of one connection until it ends.
+template <class = void>
 inline task<void> answer_stream(scheduler& io, name_server& resolver, int fd, ip_address sender) {
     for (;;) {
         auto message = co_await read_dns_message(io, fd);
@@ -100,6 +103,7 @@ inline task<void> answer_stream(scheduler& io, name_server& resolver, int fd, ip
 }
 
 /// As above, for as long as a connection may take.
+template <class = void>
 inline task<void> serve_stream(scheduler& io, name_server& resolver, unique_fd fd) {
     const socket_address from = socket_address::peer_of(fd.get());
     const auto place = resolver.connections.take(from.address());
@@ -112,6 +116,7 @@ inline task<void> serve_stream(scheduler& io, name_server& resolver, unique_fd f
 }
 
 /// Takes connections for ever.
+template <class = void>
 inline task<void> serve_streams(scheduler& io, name_server& resolver, int fd, scope& tasks) {
     for (;;) {
         bool rest = false;
@@ -125,6 +130,7 @@ inline task<void> serve_streams(scheduler& io, name_server& resolver, int fd, sc
     }
 }
 
+template <class = void>
 inline task<void> serve_with(scheduler& io, std::unique_ptr<name_server> resolver) {
     name_server& shared = *resolver;
     co_await with_scope(io, [&](scope& tasks) -> task<void> {
@@ -145,6 +151,7 @@ inline task<void> serve_with(scheduler& io, std::unique_ptr<name_server> resolve
 /// nothing from outside.
 /// Errors: at once: invalid_input when the network's names are off; EADDRINUSE, with the holder, when
 /// another program has port 53; kumiki::error. From the task: kumiki::error of the sockets; `cancelled`.
+template <class = void>
 inline task<void> serve_names(scheduler& io, const bridge_network& net,
                               names_options options = {}) {
     return detail::serve_with(io, std::make_unique<detail::name_server>(net, std::move(options)));

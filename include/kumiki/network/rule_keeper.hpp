@@ -217,6 +217,7 @@ class rule_keeper {
     std::vector<nft::event> pending_;  // of a transaction whose end is not told yet
 };
 
+template <class = void>
 inline stream<drift> watch_rules(scheduler& io, std::unique_ptr<rule_keeper> keeper) {
     for (;;) {
         std::vector<drift> news = keeper->look();
@@ -233,6 +234,7 @@ inline stream<drift> watch_rules(scheduler& io, std::unique_ptr<rule_keeper> kee
 /// Nothing is healed while next() is not awaited. Flows that began while rules were missing, and
 /// could not under them, are ended.
 /// Errors: what keeps the rules from being put back, once: kumiki::error, `unsupported`.
+template <class = void>
 inline stream<drift> keep_rules(scheduler& io, const bridge_network& network) {
     return detail::watch_rules(io, std::make_unique<detail::rule_keeper>(network.attach().network));
 }

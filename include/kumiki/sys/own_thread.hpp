@@ -21,6 +21,25 @@
 
 namespace kumiki::inline v0::sys {
 
+namespace detail {
+
+/// A thread that takes no signals. One function for all calls: a thread of a function of its own is
+/// a template of many. Errors: EAGAIN when none can be started.
+inline std::thread start_without_signals(void (*run)(void*), void* of) {
+    sigset_t all;
+    sigset_t before;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);  // a thread inherits its maker's mask
+    const scope_exit restore([&]() noexcept { ::pthread_sigmask(SIG_SETMASK, &before, nullptr); });
+    try {
+        return std::thread(run, of);
+    } catch (const std::system_error& refused) {
+        throw error(refused.code().value(), {.operation = "start a thread"});
+    }
+}
+
+}  // namespace detail
+
 /// A call that goes on beside its maker's own work. Neither copied nor moved: the thread knows its place.
 ///
 /// thread_local values are not the maker's. Lifetime: the destructor waits for the call's end.
@@ -31,19 +50,10 @@ class own_thread {
     static_assert(!std::is_reference_v<result_type>, "return a value or nothing");
 
     /// Begins the call. Errors: EAGAIN when no thread can be started.
-    explicit own_thread(Function function) : function_(std::move(function)) {
-        sigset_t all;
-        sigset_t before;
-        ::sigfillset(&all);
-        ::pthread_sigmask(SIG_SETMASK, &all, &before);  // a thread inherits its maker's mask
-        const scope_exit restore(
-            [&]() noexcept { ::pthread_sigmask(SIG_SETMASK, &before, nullptr); });
-        try {
-            thread_ = std::thread([this] { run(); });
-        } catch (const std::system_error& refused) {
-            throw error(refused.code().value(), {.operation = "start a thread"});
-        }
-    }
+    explicit own_thread(Function function)
+        : function_(std::move(function)),
+          thread_(detail::start_without_signals(
+              [](void* self) { static_cast<own_thread*>(self)->run(); }, this)) {}
     own_thread(const own_thread&) = delete;
     own_thread& operator=(const own_thread&) = delete;
     ~own_thread() {
