@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,7 +17,6 @@
 #include <random>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 #include <fmt/format.h>
@@ -31,6 +29,7 @@
 #include "support/options.hpp"
 #include "support/ours.hpp"
 #include "support/peers.hpp"
+#include "support/pooled.hpp"
 
 namespace bench {
 namespace {
@@ -72,32 +71,30 @@ void measure_parents(contender& small, contender& large, std::size_t rounds) {
 
 /// Both tables and their JSON.
 nlohmann::json report(const std::map<std::string, contender>& field) {
-    utsname system{};
-    ::uname(&system);
-    const unsigned processors = std::thread::hardware_concurrency();
-    nlohmann::json json{{"kernel", system.release}, {"processors", processors}, {"unit", "us"}};
+    nlohmann::json json = host();
     fmt::print(
         "\nLinux {}, {} processors. Milliseconds: median (quartiles; minimum).\n\n"
         "| start | samples | to the payload's first instruction | to all released |\n"
         "|---|---|---|---|\n",
-        system.release, processors);
-    for (const char* name : {"bare", "kumiki", "bwrap", "crun", "runc", "bare+net", "kumiki+net",
-                             small_parent, large_parent}) {
+        json["kernel"].get<std::string>(), json["processors"].get<unsigned>());
+    for (const char* name : {"bare", "kumiki", "kumiki+pool", "bwrap", "crun", "runc", "bare+net",
+                             "kumiki+net", small_parent, large_parent}) {
         const auto at = field.find(name);
         if (at == field.end() || at->second.first.empty()) continue;
         const contender& each = at->second;
         fmt::print("| {} | {} | {} | {} |\n", name, each.first.size(), cell(each.first),
                    cell(each.released));
-        json["starts"][name] = {{"first", to_json(each.first)},
-                                {"released", to_json(each.released)}};
+        json["starts"][name] = to_json(each);
     }
     fmt::print(
         "\nRatios of medians (95 % bootstrap interval):\n\n"
         "| ratio | to the payload's first instruction | to all released |\n|---|---|---|\n");
     static constexpr const char* pairs[][2] = {
-        {"kumiki", "bare"},           {"kumiki+net", "bare+net"}, {"kumiki+net", "kumiki"},
-        {"bwrap", "kumiki"},          {"crun", "kumiki"},         {"runc", "kumiki"},
-        {large_parent, small_parent}, {"bare+net", "bare"},       {"crun", "bare"}};
+        {"kumiki", "bare"},        {"kumiki+net", "bare+net"},   {"kumiki+net", "kumiki"},
+        {"bwrap", "kumiki"},       {"crun", "kumiki"},           {"runc", "kumiki"},
+        {"kumiki+pool", "kumiki"}, {"bwrap", "kumiki+pool"},     {"crun", "kumiki+pool"},
+        {"runc", "kumiki+pool"},   {large_parent, small_parent}, {"bare+net", "bare"},
+        {"crun", "bare"}};
     for (const auto& [above, below] : pairs) {
         const auto a = field.find(above);
         const auto b = field.find(below);
@@ -139,6 +136,7 @@ void run(const start_options& wanted) {
     floor_start bare(where, nullptr);
     floor_start bare_net(where, &network);
     kumiki_start ours(where);
+    pooled_start pooled(where, false);
     std::vector<std::unique_ptr<peer>> peers;
     std::map<std::string, contender> field;
     const auto enter = [&](const char* name, std::function<sample()> start) {
@@ -155,6 +153,7 @@ void run(const start_options& wanted) {
     enter("bare+net", [&] { return bare_net.run(); });
     enter("kumiki", [&] { return ours.run(false); });
     enter("kumiki+net", [&] { return ours.run(true); });
+    enter("kumiki+pool", [&] { return pooled.warm(); });
     enter_peer("crun", "/usr/bin/crun", [&](const char* program) {
         return oci_peer(where, program, "crun", wanted.preload);
     });
@@ -184,7 +183,7 @@ void run(const start_options& wanted) {
 constexpr const char* usage =
     "bench_start --payload FILE [--rounds N] [--only NAME]... [--steps] [--json FILE]\n"
     "            [--busybox FILE] [--preload LIBRARY]\n"
-    "NAME is bare, bare+net, kumiki, kumiki+net, crun, runc, bwrap or parent.\n";
+    "NAME is bare, bare+net, kumiki, kumiki+net, kumiki+pool, crun, runc, bwrap or parent.\n";
 
 bool parse(int argc, char** argv, start_options& to) {
     return parse_start_options(argc, argv, to, {{"--steps", &to.steps}});
