@@ -223,7 +223,8 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
     process.oom_score(mounts.proc_mount());
     process.labels(mounts.proc_mount());
     detail::encode_clocks(to, spec, mounts.proc_mount());
-    if (in.receives_netns) {
+    detail::encode_dev(mounts, spec);
+    if (in.receives_netns) {  // as late as can be: it takes longer to make than all so far
         to.begin(phase::netns);
         const slot netns = to.new_slot();
         to.special(step_kind::receive_slot, "the network namespace",
@@ -236,7 +237,6 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
                                                                   : detail::cgroup_view::none,
                lent_sys ? std::optional(detail::lend_sysfs(out, root, in)) : std::nullopt);
     detail::encode_sysctls(to, spec.sysctls, mounts.proc_mount());
-    detail::encode_dev(mounts, spec);
     detail::user_mounts_encoder wanted(to, root, {out.held, out.claims, in.caller.unprivileged},
                                        spec.owners());
     for (const mount_description& each : spec.mounts) wanted.add(each);

@@ -22,10 +22,10 @@ enum class phase : std::uint8_t {
     hostname,  ///< the UTS namespace's name
     root,  ///< the root filesystem is made and attached
     proc,  ///< /proc, the score for the OOM killer, clock offsets
+    dev,  ///< /dev, its nodes, pts, shm and mqueue
     netns,  ///< the network namespace, made meanwhile by the supervisor, is entered
     sys,  ///< /sys and /sys/fs/cgroup
     sysctl,  ///< kernel parameters of the namespaces
-    dev,  ///< /dev, its nodes, pts, shm and mqueue
     mounts,  ///< what the caller wants mounted, and /etc/{hosts,hostname,resolv.conf}
     masks,  ///< masked and read-only paths
     session,  ///< session, terminal, standard descriptors
@@ -43,7 +43,7 @@ inline constexpr std::size_t phase_count = static_cast<std::size_t>(phase::exec)
 constexpr const char* name_of(phase p) noexcept {
     constexpr const char* names[phase_count] = {
         "descriptors", "user",   "enter",    "cgroup",  "hostname", "root",    "proc",
-        "netns",       "sys",    "sysctl",   "dev",     "mounts",   "masks",   "session",
+        "dev",         "netns",  "sys",      "sysctl",  "mounts",   "masks",   "session",
         "pivot",       "limits", "landlock", "network", "identity", "seccomp", "exec"};
     return names[static_cast<std::size_t>(p)];
 }
