@@ -24,6 +24,7 @@
 
 #include <kumiki/async/scope.hpp>
 
+#include "support/durations.hpp"
 #include "support/field.hpp"
 #include "support/floor.hpp"
 #include "support/options.hpp"
@@ -94,12 +95,25 @@ class idle_threads {
 
 struct row {
     std::string name;
+    using many = std::vector<durations>;
+    std::shared_ptr<many> floor_steps = std::make_shared<many>();
+    std::shared_ptr<many> ours_steps = std::make_shared<many>();
     contender floor;
     contender ours;
 
     row(std::string of, floor_start& bare, kumiki_start& kumiki)
-        : name(std::move(of)), floor{.name = "bare", .run = [&bare] { return bare.run(); }},
-          ours{.name = "kumiki", .run = [&kumiki] { return kumiki.run(false); }} {}
+        : name(std::move(of)), floor{.name = "bare",
+                                     .run =
+                                         [&bare, to = floor_steps] {
+                                             const sample one = bare.run();
+                                             to->push_back(durations_of(bare, one));
+                                             return one;
+                                         }},
+          ours{.name = "kumiki", .run = [&kumiki, to = ours_steps] {
+                   const sample one = kumiki.run(false);
+                   to->push_back(durations_of(kumiki, one));
+                   return one;
+               }} {}
     void measure(std::size_t rounds) {
         constexpr std::size_t settling = 5;  // the caches are full of other things
         bench::measure({&floor, &ours}, rounds, settling);
@@ -124,6 +138,29 @@ void print(const char* title, const std::vector<row>& rows, nlohmann::json& json
         fmt::print("| {} / {} | kumiki | | {} | {} |\n", rows[i].name, rows[0].name,
                    cell(ratio_of_medians(rows[i].ours.first, rows[0].ours.first)),
                    cell(ratio_of_medians(rows[i].ours.released, rows[0].ours.released)));
+}
+
+/// The steps whose medians differ most between the first row and the last.
+void print_growth(const std::vector<row>& rows, nlohmann::json& json) {
+    constexpr double least_us = 10;
+    fmt::print(
+        "\nSteps that take longer; microseconds, medians.\n\n"
+        "| | | {} | {} | more |\n|---|---|---|---|---|\n",
+        rows.front().name, rows.back().name);
+    for (const bool is_ours : {false, true}) {
+        const auto medians = [&](const row& of) {
+            return medians_of(is_ours ? *of.ours_steps : *of.floor_steps);
+        };
+        const char* who = is_ours ? "kumiki" : "bare";
+        const durations before = medians(rows.front());
+        for (const auto& [name, after] : medians(rows.back())) {
+            const auto at = before.find(name);
+            if (at == before.end() || after - at->second < least_us) continue;
+            fmt::print("| {} | {} | {:.0f} | {:.0f} | {:.0f} |\n", who, name, at->second, after,
+                       after - at->second);
+            json[who][name] = {{"before_us", at->second}, {"after_us", after}};
+        }
+    }
 }
 
 /// In blocks, so that all sizes meet the same weather.
@@ -323,6 +360,7 @@ nlohmann::json measure_alive(floor_start& bare, kumiki_start& ours, std::size_t 
     }
     nlohmann::json json;
     print("Beside so many living containers", rows, json["alive"]);
+    print_growth(rows, json["growth"]);
     const summary down = summarise(teardown_us);
     fmt::print(
         "\nThe supervisor holds {:.0f} bytes of heap ({:.0f} of private memory) and {:.1f} "

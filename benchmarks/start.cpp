@@ -1,10 +1,5 @@
 // bench_start: what it costs to start a container, measured side by side in one run. benchmarks/run
 // builds it and gives it what it needs; the method is described in docs/performance.md.
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -34,41 +29,6 @@
 namespace bench {
 namespace {
 
-constexpr const char* small_parent = "kumiki, small parent";
-constexpr const char* large_parent = "kumiki, parent of 1 GiB";
-
-/// Memory of this process that a fork would have to copy the page tables of.
-class ballast {
-  public:
-    explicit ballast(std::size_t size) : size_(size) {
-        void* memory =
-            ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED) sys::check(-1, "mmap");
-        bytes_ = static_cast<volatile char*>(memory);
-        ::madvise(memory, size, MADV_NOHUGEPAGE);
-        for (std::size_t at = 0; at < size; at += 4096) bytes_[at] = 1;
-    }
-    ballast(const ballast&) = delete;
-    ballast& operator=(const ballast&) = delete;
-    ~ballast() { ::munmap(const_cast<char*>(bytes_), size_); }
-
-  private:
-    std::size_t size_;
-    volatile char* bytes_;
-};
-
-/// The same start from a small and a large process, in alternating blocks.
-void measure_parents(contender& small, contender& large, std::size_t rounds) {
-    constexpr std::size_t blocks = 6;
-    constexpr std::size_t settling = 5;  // the caches are full of ballast
-    const std::size_t each = std::max<std::size_t>(rounds / blocks, 5);
-    for (std::size_t block = 0; block < blocks && interrupted == 0; ++block) {
-        measure({&small}, each, settling);
-        const ballast weight(std::size_t{1} << 30);
-        measure({&large}, each, settling);
-    }
-}
-
 /// Both tables and their JSON.
 nlohmann::json report(const std::map<std::string, contender>& field) {
     nlohmann::json json = host();
@@ -77,8 +37,8 @@ nlohmann::json report(const std::map<std::string, contender>& field) {
         "| start | samples | to the payload's first instruction | to all released |\n"
         "|---|---|---|---|\n",
         json["kernel"].get<std::string>(), json["processors"].get<unsigned>());
-    for (const char* name : {"bare", "kumiki", "kumiki+pool", "bwrap", "crun", "runc", "bare+net",
-                             "kumiki+net", small_parent, large_parent}) {
+    for (const char* name :
+         {"bare", "kumiki", "kumiki+pool", "bwrap", "crun", "runc", "bare+net", "kumiki+net"}) {
         const auto at = field.find(name);
         if (at == field.end() || at->second.first.empty()) continue;
         const contender& each = at->second;
@@ -90,11 +50,10 @@ nlohmann::json report(const std::map<std::string, contender>& field) {
         "\nRatios of medians (95 % bootstrap interval):\n\n"
         "| ratio | to the payload's first instruction | to all released |\n|---|---|---|\n");
     static constexpr const char* pairs[][2] = {
-        {"kumiki", "bare"},        {"kumiki+net", "bare+net"},   {"kumiki+net", "kumiki"},
-        {"bwrap", "kumiki"},       {"crun", "kumiki"},           {"runc", "kumiki"},
-        {"kumiki+pool", "kumiki"}, {"bwrap", "kumiki+pool"},     {"crun", "kumiki+pool"},
-        {"runc", "kumiki+pool"},   {large_parent, small_parent}, {"bare+net", "bare"},
-        {"crun", "bare"}};
+        {"kumiki", "bare"},        {"kumiki+net", "bare+net"}, {"kumiki+net", "kumiki"},
+        {"bwrap", "kumiki"},       {"crun", "kumiki"},         {"runc", "kumiki"},
+        {"kumiki+pool", "kumiki"}, {"bwrap", "kumiki+pool"},   {"crun", "kumiki+pool"},
+        {"runc", "kumiki+pool"},   {"bare+net", "bare"},       {"crun", "bare"}};
     for (const auto& [above, below] : pairs) {
         const auto a = field.find(above);
         const auto b = field.find(below);
@@ -167,11 +126,6 @@ void run(const start_options& wanted) {
     std::vector<contender*> together;
     for (auto& [name, each] : field) together.push_back(&each);
     measure(together, wanted.rounds, warm_up);
-    if (wanted.wants("parent")) {
-        for (const char* name : {small_parent, large_parent})
-            field[name] = {.name = name, .run = [&] { return ours.run(false); }};
-        measure_parents(field[small_parent], field[large_parent], wanted.rounds / 2);
-    }
     const nlohmann::json json = report(field);
     wanted.write(json);
     if (wanted.steps) {
@@ -183,7 +137,7 @@ void run(const start_options& wanted) {
 constexpr const char* usage =
     "bench_start --payload FILE [--rounds N] [--only NAME]... [--steps] [--json FILE]\n"
     "            [--busybox FILE] [--preload LIBRARY]\n"
-    "NAME is bare, bare+net, kumiki, kumiki+net, kumiki+pool, crun, runc, bwrap or parent.\n";
+    "NAME is bare, bare+net, kumiki, kumiki+net, kumiki+pool, crun, runc or bwrap.\n";
 
 bool parse(int argc, char** argv, start_options& to) {
     return parse_start_options(argc, argv, to, {{"--steps", &to.steps}});

@@ -15,6 +15,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "support/durations.hpp"
 #include "support/field.hpp"
 #include "support/floor.hpp"
 #include "support/options.hpp"
@@ -27,30 +28,6 @@ std::function<double()> starter_without_timeline(const std::string& rootfs);
 
 namespace bench {
 namespace {
-
-using durations = std::map<std::string, double, std::less<>>;
-
-/// What one start took, by the names of its steps: microseconds.
-durations durations_of(const kumiki_start& ours, const sample& whole) {
-    durations all;
-    for (const kumiki::timeline_span& span : ours.line().spans()) {
-        const bool child = span.track == kumiki::timeline_track::child;
-        all[std::string(child ? "child: " : "supervisor: ") + span.name] =
-            static_cast<double>(span.end - span.begin) / 1000;
-    }
-    all["end"] = whole.released - whole.first;
-    all["all"] = whole.released;
-    return all;
-}
-durations durations_of(const floor_start& floor, const sample& whole) {
-    durations all;
-    const steps& stamps = floor.stamps();
-    for (std::size_t i = 0; i + 1 < stamps.count; ++i)
-        all[stamps.stamps[i].name] =
-            static_cast<double>(stamps.stamps[i + 1].at - stamps.stamps[i].at) / 1000;
-    all["all"] = whole.released;
-    return all;
-}
 
 /// One configuration, with a network or without: starts of both, in turn.
 struct observed {
