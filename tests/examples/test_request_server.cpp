@@ -108,6 +108,8 @@ TEST_CASE("a request's container reaches nothing, keeps nothing, and has its lim
         CHECK(text.find("Seccomp: 2\n") != std::string::npos);
         CHECK(text.find("\n0\n4\n") != std::string::npos);  // no groups below; 3 and ls's own
     }
+    of.server.signal(SIGTERM);
+    CHECK(of.server.wait().status == 0);
 }
 
 TEST_CASE("what is no request, or no answer, is said in HTTP's words") {
