@@ -89,6 +89,7 @@
 #include <kumiki/container/encode_live_mount.hpp>
 #include <kumiki/container/encode_masks.hpp>
 #include <kumiki/container/encode_mounts.hpp>
+#include <kumiki/container/encode_namespaces.hpp>
 #include <kumiki/container/encode_overlay.hpp>
 #include <kumiki/container/encode_privileges.hpp>
 #include <kumiki/container/encode_process.hpp>

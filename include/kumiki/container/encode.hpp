@@ -2,17 +2,11 @@
 // mounts and descriptors of this process, which the result owns.
 #pragma once
 
-#include <net/if.h>
-#include <sys/ioctl.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
 #include <array>
-#include <chrono>
-#include <cstring>
 #include <optional>
 #include <string>
 #include <utility>
@@ -21,6 +15,7 @@
 
 #include <kumiki/container/encode_masks.hpp>
 #include <kumiki/container/encode_mounts.hpp>
+#include <kumiki/container/encode_namespaces.hpp>
 #include <kumiki/container/encode_process.hpp>
 #include <kumiki/container/encode_root.hpp>
 #include <kumiki/container/encode_user_mounts.hpp>
@@ -145,44 +140,6 @@ inline operand lend_sysfs(encoded_plan& out, root_encoder& root, const encode_in
     return out.plan.keep(out.held.back().mount.get());
 }
 
-/// The loopback interface up, by the ioctl: no netlink conversation for one flag. IPv6's ::1 comes
-/// with it.
-inline void encode_loopback(plan& to) {
-    ifreq request{};
-    std::memcpy(request.ifr_name, "lo", 3);
-    request.ifr_flags = IFF_UP;
-    const slot fd = to.new_slot();
-    to.call("lo", SYS_socket, {AF_INET, int{SOCK_DGRAM} | int{SOCK_CLOEXEC}, 0}).into(fd);
-    to.call("lo", SYS_ioctl, {fd, SIOCSIFFLAGS, to.object(request)});
-}
-
-/// Takes on root in the new user namespace once the supervisor has written its maps.
-inline void encode_user(plan& to, const encode_inputs& in, std::chrono::milliseconds limit) {
-    if (!in.awaits_maps) return;
-    to.begin(phase::user);
-    to.call("the supervisor", SYS_sendto, {in.control, to.text("b"), 1, int{MSG_NOSIGNAL}, 0, 0});
-    to.special(step_kind::await_byte, "the id maps", {in.control, limit.count()});
-    to.call("root's group in the user namespace", SYS_setresgid, {0, 0, 0});
-    to.call("root in the user namespace", SYS_setresuid, {0, 0, 0});
-    if (in.caller.sets_groups)
-        to.call("root's groups in the user namespace", SYS_setgroups, {0, 0});
-    // The change of ids has made the memory undumpable, and with that the child's own files in
-    // /proc the host root's. In shared memory this is the supervisor's flag: left as it was.
-    if (::prctl(PR_GET_DUMPABLE) == 1)
-        to.call("the child's files in /proc", SYS_prctl, {PR_SET_DUMPABLE, 1, 0, 0, 0});
-}
-
-inline void encode_clocks(plan& to, const container_spec& spec, operand proc) {
-    if (!spec.time_namespace) return;
-    const std::string text = to_text(*spec.time_namespace);
-    const slot fd = to.new_slot();
-    to.call("the time namespace", SYS_unshare, {sys::clone_newtime});
-    to.call("the clock offsets", SYS_openat,
-            {proc, to.text("self/timens_offsets"), O_WRONLY | O_CLOEXEC})
-        .into(fd);
-    to.call("the clock offsets", SYS_write, {fd, to.text(text), text.size()});
-}
-
 }  // namespace detail
 
 /// Writes down the start of `spec`, which has been validated.
@@ -224,14 +181,7 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
     process.labels(mounts.proc_mount());
     detail::encode_clocks(to, spec, mounts.proc_mount());
     detail::encode_dev(mounts, spec);
-    if (in.receives_netns) {  // as late as can be: it takes longer to make than all so far
-        to.begin(phase::netns);
-        const slot netns = to.new_slot();
-        to.special(step_kind::receive_slot, "the network namespace",
-                   {in.control, spec.start_limit.count()})
-            .into(netns);
-        to.call("the network namespace", SYS_setns, {netns, sys::clone_newnet});
-    }
+    detail::encode_netns(to, in, spec.start_limit);  // late: it takes longer than all so far
     const bool lent_sys = spec.user_namespace && !has(kinds, namespace_kind::net);
     mounts.sys(has(kinds, namespace_kind::cgroup) && in.has_group ? detail::cgroup_view::own
                                                                   : detail::cgroup_view::none,
@@ -267,7 +217,7 @@ inline encoded_plan encode(const container_spec& spec, const encode_inputs& in) 
     process.process_limits();
     process.landlock();
     to.begin(phase::network);
-    if (has(kinds, namespace_kind::net)) detail::encode_loopback(to);
+    if (has(kinds, namespace_kind::net) && !in.loopback_is_raised) detail::encode_loopback(to);
     process.barrier(in.control, spec.start_limit);
     const std::vector<std::string> candidates = spec.process.candidates();
     process.identity(in.control, candidates, in.caller.sets_groups);

@@ -42,6 +42,7 @@ struct encode_inputs {
     std::string hostname{};
     std::vector<detail::made_file> files{};  ///< /etc/hosts and its like
     bool receives_netns = false;  ///< the network namespace is sent to the child
+    bool loopback_is_raised = false;  ///< by who sends it
     bool awaits_maps = false;  ///< the supervisor writes the id maps
     bool has_group = true;  ///< a control group of its own
     bool waits = false;  ///< the command comes later: a waiter is executed (waiter.hpp)

@@ -128,8 +128,9 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
     if (const auto* moved = std::get_if<moved_devices>(&spec.network)) to_connect.devices = *moved;
     control_sockets sockets = control_sockets::make();
     std::optional<netns_maker> netns;
+    const bool stays_alone = attachment == nullptr && to_connect.is_none();
     if (!spec.user_namespace && has(spec.all_namespaces(), namespace_kind::net))
-        netns.emplace(sockets.own.get(), attachment == nullptr && to_connect.is_none());
+        netns.emplace(sockets.own.get(), stays_alone);
     parts->line.mark("validate");
 
     parts->group = make_group_for(caller, parts->name, spec);
@@ -162,6 +163,7 @@ inline task<std::unique_ptr<container_parts>> launch(scheduler& io, container_sp
                                          .hostname = hostname,
                                          .files = etc_files(spec, hostname, addresses),
                                          .receives_netns = netns.has_value(),
+                                         .loopback_is_raised = netns && stays_alone,
                                          .awaits_maps = spec.user_namespace.has_value(),
                                          .has_group = static_cast<bool>(parts->group),
                                          .waits = end == launch_end::ready,

@@ -8,7 +8,9 @@
 #pragma once
 
 #include <fcntl.h>
+#include <net/if.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -24,8 +26,9 @@ namespace kumiki::inline v0::detail {
 /// Makes one network namespace and sends it to a child. The destructor waits for the thread.
 class netns_maker {
   public:
-    /// `control`: the supervisor's end of the child's socket. With `then_go` the child is told to
-    /// go on as well: nothing has to be done to the namespace before the payload runs.
+    /// `control`: the supervisor's end of the child's socket. With `then_go` the loopback interface
+    /// is up when the child is told to go on: nothing else has to be done to the namespace before
+    /// the payload runs.
     netns_maker(int control, bool then_go) {
         job_.control = unique_fd(
             sys::check(::fcntl(control, F_DUPFD_CLOEXEC, 3), "duplicate", "the control socket"));
@@ -69,11 +72,26 @@ class netns_maker {
             if (!before) return errno;
             if (const int code = enter_new(); code != 0) return code;
             netns.reset(::open(own, O_RDONLY | O_CLOEXEC));
-            const int opened = netns ? 0 : errno;
+            int code = netns ? 0 : errno;
+            if (code == 0 && then_go) {  // first the child, which goes on meanwhile
+                code = send();
+                if (code == 0) code = raise_loopback();
+            }
             // The thread must not keep the namespace alive, and makes clones of the host's again.
             if (::setns(before.get(), CLONE_NEWNET) != 0) return errno;
-            if (opened != 0) return opened;
-            return send();
+            if (code != 0) return code;
+            if (!then_go) return send();
+            (void)::send(control.get(), "g", 1, MSG_NOSIGNAL);
+            return 0;
+        }
+        /// The loopback interface up, as encode_loopback() has a child do it.
+        static int raise_loopback() noexcept {
+            const unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+            if (!fd) return errno;
+            ifreq request{};
+            std::memcpy(request.ifr_name, "lo", 3);
+            request.ifr_flags = IFF_UP;
+            return ::ioctl(fd.get(), SIOCSIFFLAGS, &request) == 0 ? 0 : errno;
         }
         /// Ended namespaces count against the limit until the kernel has cleaned them up: ENOSPC is
         /// tried again for two seconds.
@@ -104,9 +122,7 @@ class netns_maker {
             std::memcpy(CMSG_DATA(head), &fd, sizeof fd);
             // A child that has failed already has said why: its end being closed is no failure here.
             const bool sent = ::sendmsg(control.get(), &message, MSG_NOSIGNAL) == 1;
-            if (!sent && errno != EPIPE && errno != ECONNRESET) return errno;
-            if (sent && then_go) (void)::send(control.get(), "g", 1, MSG_NOSIGNAL);
-            return 0;
+            return sent || errno == EPIPE || errno == ECONNRESET ? 0 : errno;
         }
     };
 
