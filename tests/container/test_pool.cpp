@@ -445,6 +445,122 @@ TEST_CASE("a command that cannot be executed is an error that names it") {
     KUMIKI_CHECK_NOTHING_LEFT(before);
 }
 
+/// Turns of the scheduler until `done`, ten seconds at most.
+static task<bool> until(scheduler& io, const std::function<bool()>& done, int most = 1000) {
+    for (int i = 0; i < most && !done(); ++i) co_await io.sleep_for(10ms);
+    co_return done();
+}
+
+TEST_CASE("a container that ended while it waited is made anew, though nobody starts anything") {
+    REQUIRE_WAITER();
+    const auto before = settled_holdings();
+    {
+        scheduler io;
+        container_pool pool(io, worker(), {.ready = 3});
+        io.run(pool.filled());
+        const auto first = waiting();
+        REQUIRE(first.size() == 3);
+        for (const pid_t pid : first) ::kill(pid, SIGKILL);
+        CHECK(io.run(until(io, [&] { return pool.counters().prepared == 6; })));
+        CHECK(pool.counters().lost == 3);
+        CHECK(pool.ready() == 3);
+        CHECK(io.run(output_of(pool, shell("echo ran"))) == "ran\n");
+        CHECK(pool.counters().warm == 1);
+
+        io.run(pool.filled());
+        const auto old = waiting();
+        pool.renew();
+        io.run(pool.filled());
+        for (const pid_t pid : waiting()) CHECK(std::ranges::count(old, pid) == 0);
+        CHECK(pool.counters().lost == 3);
+    }
+    KUMIKI_CHECK_NOTHING_LEFT(before);
+}
+
+TEST_CASE("a pool whose containers end again and again stops making them until it is asked") {
+    REQUIRE_WAITER();
+    const auto before = settled_holdings();
+    {
+        scheduler io;
+        const listener heard;
+        container_pool pool(io, worker(), {.ready = 1, .at_once = 1});
+        io.run(pool.filled());
+        for (std::uint64_t lost = 1; lost <= 3; ++lost) {
+            for (const pid_t pid : waiting()) ::kill(pid, SIGKILL);
+            CHECK(io.run(until(io, [&] { return pool.counters().lost == lost; })));
+            if (lost < 3) CHECK(io.run(until(io, [&] { return pool.ready() == 1; })));
+        }
+        REQUIRE(heard.notices.size() == 1);
+        CHECK(heard.notices[0].find("end while they wait") != std::string::npos);
+        CHECK_FALSE(io.run(until(io, [&] { return pool.ready() == 1; }, 20)));
+        io.run(pool.filled());
+        CHECK(pool.ready() == 1);
+    }
+    KUMIKI_CHECK_NOTHING_LEFT(before);
+}
+
+TEST_CASE("a filter that what waits cannot live with is an error of the making") {
+    REQUIRE_WAITER();
+    const auto before = settled_holdings();
+    {
+        scheduler io;
+        for (const char* call : {"recvmsg", "mmap", "dup3"}) {
+            CAPTURE(call);
+            auto spec = worker();
+            spec.process.filter =
+                std::make_shared<const seccomp_program>(seccomp_filter(seccomp_action::allow())
+                                                            .on(call, seccomp_action::fail(EPERM))
+                                                            .compile());
+            const listener heard;
+            container_pool pool(io, spec, {.ready = 1});
+            std::string text = "none";
+            try {
+                io.run(pool.filled());
+            } catch (const error& failure) {
+                text = failure.what();
+            }
+            CHECK(text.find("does not let what waits") != std::string::npos);
+            CHECK(pool.counters().prepared == 0);
+        }
+    }
+    KUMIKI_CHECK_NOTHING_LEFT(before);
+}
+
+TEST_CASE("a start that what waits does not answer ends at its limit, and says so") {
+    REQUIRE_WAITER();
+    const auto before = settled_holdings();
+    {
+        scheduler io;
+        auto spec = worker();
+        spec.start_limit = 300ms;
+        container_pool pool(io, spec, {.ready = 1});
+        io.run(pool.filled());
+        for (const pid_t pid : waiting()) ::kill(pid, SIGSTOP);
+        const auto text = io.run(error_of(pool, {.args = {"true"}}));
+        CHECK(text.find("ETIMEDOUT") != std::string::npos);
+        CHECK(text.find("start_limit") != std::string::npos);
+        CHECK(pool.counters().warm == 1);
+        CHECK(pool.counters().lost == 0);
+    }
+    KUMIKI_CHECK_NOTHING_LEFT(before);
+}
+
+TEST_CASE("two pools of one name have containers with names of their own") {
+    REQUIRE_WAITER();
+    const auto before = settled_holdings();
+    {
+        scheduler io;
+        auto spec = worker();
+        spec.name = group_prefix() + "twin";
+        container_pool one(io, spec, {.ready = 2});
+        container_pool other(io, spec, {.ready = 2});
+        io.run(one.filled());
+        io.run(other.filled());
+        CHECK(one.counters().failed + other.counters().failed == 0);
+    }
+    KUMIKI_CHECK_NOTHING_LEFT(before);
+}
+
 TEST_CASE("a container that ended while it waited is passed over") {
     REQUIRE_WAITER();
     const auto before = settled_holdings();
@@ -586,10 +702,16 @@ TEST_CASE("a container of a pool is in its network, under its policy, before it 
             socklen_t length = sizeof failed;
             ::getsockopt(client.get(), SOL_SOCKET, SO_ERROR, &failed, &length);
             CHECK(failed == 0);
-            spec.network = net.attach({.publish = {tcp(8080, 80)}});
-            CHECK_THROWS_AS(container_pool(io, spec), invalid_input);
-            spec.network = net.attach({.address = "10.88.0.9"_ip});
-            CHECK_THROWS_AS(container_pool(io, spec), invalid_input);
+            std::vector<attach_options> unshared(5);
+            unshared[0].publish = {tcp(8080, 80)};
+            unshared[1].address = "10.88.0.9"_ip;
+            unshared[2].mac = mac_address::parse("02:00:00:00:00:09");
+            unshared[3].devices = {{.link = "dummy0"}};
+            unshared[4].aliases = {"web"};
+            for (const attach_options& wanted : unshared) {
+                spec.network = net.attach(wanted);
+                CHECK_THROWS_AS(container_pool(io, spec), invalid_input);
+            }
         });
         CHECK(links() == alone);
     }
@@ -617,7 +739,14 @@ TEST_CASE("a pool refuses what its containers cannot have") {
     refused([](auto& spec) { spec.process.apparmor_profile = "some"; });
     refused([](auto& spec) { spec.process.umask = 01000; });
     refused([](auto& spec) { spec.name = "with space"; });
+    refused([](auto& spec) { spec.name = std::string(63, 'n'); });
     refused([](auto& spec) { spec.network = moved_devices{{{.link = "dummy0"}}}; });
+    refused([](auto& spec) { spec.namespaces = spec.namespaces & ~namespace_kind::pid; });
+    const overlay_upper upper{.upper = "/srv/upper", .work = "/srv/work"};
+    refused([&](auto& spec) { spec.rootfs = rootfs::overlay(busybox().path(), upper); });
+    refused([&](auto& spec) {
+        spec.mounts = {overlay_mount{.target = "/data", .lowers = {"/usr"}, .upper = upper}};
+    });
     CHECK_THROWS_AS(container_pool(io, worker(), {.at_once = 0}), invalid_input);
     auto spec = worker();
     spec.process.args.clear();

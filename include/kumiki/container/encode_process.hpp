@@ -124,8 +124,8 @@ class process_encoder {
     /// `sets_groups`: whether the supplementary groups can be set (rootless.hpp).
     void identity(int control, const std::vector<std::string>& candidates, bool sets_groups) {
         plan_.begin(phase::identity);
-        // While every script can be read. A command that comes later is not looked at: all that a
-        // magic link then leads to is what has waited for it, and not a program of the host.
+        // While every script can be read. A command that comes later is not looked at: in its own pid
+        // namespace a magic link leads to what has waited for it, and to no program of the host.
         if (!waits_)
             plan_.special(step_kind::inspect, plan_.text(process_.args.front()),
                           {plan_.strings(candidates)});

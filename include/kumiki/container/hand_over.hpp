@@ -67,6 +67,7 @@ enum class handing : std::uint8_t {
     executed,
     lost,  ///< what waited had ended before it had the command
     refused,  ///< what waited could not take it: `code` says why
+    late,  ///< nothing was heard of it in time
     not_executed,  ///< no candidate could be executed
 };
 struct handing_result {
@@ -114,15 +115,20 @@ inline start_error error_of_handing(const handing_result& seen, const std::strin
                             .container = container,
                             .remedy = remedy_of(phase::exec, seen.code, command)},
                            seen.code == ENOENT || seen.code == ENOTDIR ? 127 : 126);
+    const auto remedy = [&]() -> std::string {
+        if (seen.what == handing::lost) return "What waited there for it was ended from outside.";
+        if (seen.what == handing::late)
+            return "It took longer than the spec's start_limit: what waits there may be frozen or "
+                   "stopped.";
+        return "What waits there needs four descriptors beside its own (RLIMIT_NOFILE), and room "
+               "for the command (RLIMIT_AS).";
+    };
     return start_error(seen.code,
                        {.operation = "hand a command to",
                         .object = container,
                         .step = name_of(phase::exec),
                         .container = container,
-                        .remedy = seen.what == handing::lost
-                                      ? "What waited there for it was ended from outside."
-                                      : "What waits there needs four descriptors beside its own "
-                                        "(RLIMIT_NOFILE), and room for the command (RLIMIT_AS)."},
+                        .remedy = remedy()},
                        125);
 }
 

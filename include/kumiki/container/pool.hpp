@@ -10,6 +10,9 @@
 // with its limits, root filesystem, user, capabilities, filter. In it waits a small program that has
 // no more rights than the command will have (waiter.hpp). Nothing is ever given back to a pool: what
 // a command has used goes with its container, so nothing has to be scrubbed (docs/adr/0018).
+// It is as old as its making: the host's resolv.conf, the ids of a user by name, what lies below a bind
+// mount or an overlay are those of then. Change a layer under a new path and not in place, or renew().
+// In a network with names, and by a published port, what waits can be found before it has a command.
 // Kernel: as container.hpp. Left out: other machines than x86-64; changes of more than the command,
 // its environment and its standard descriptors.
 #pragma once
@@ -34,11 +37,13 @@ namespace kumiki::inline v0 {
 class container_pool {
   public:
     /// Begins to make containers of `spec`, as soon as the calling task waits for something. Those
-    /// of a spec with a name are called NAME-1, NAME-2 and so on. The command of `spec` is that of
-    /// starts which say no other; its standard descriptors must be open then.
+    /// of a spec with a name are called NAME-c0123456789ab, with other digits each. The command of
+    /// `spec` is that of starts which say no other; its standard descriptors must be open then.
     ///
     /// Errors: invalid_input for what a pool cannot have: an init, labels, a filter with notify
-    /// rules, addresses or devices of one's own, others' pid namespace; and what container_spec::validate() says.
+    /// rules, a pid namespace that is not each one's own; what only one container could have
+    /// (addresses, devices, an overlay's upper directory, a port that is not left to the kernel);
+    /// aliases; and what container_spec::validate() says.
     template <class = void>
     container_pool(scheduler& io, container_spec spec, pool_options options = {})
         : state_(std::make_shared<detail::ready_containers>(io, std::move(spec), options)) {
@@ -68,7 +73,11 @@ class container_pool {
         return detail::ready_containers::fill(state_);
     }
 
-    /// How many wait for a command.
+    /// Ends what is ready and has it made anew: for when something has changed that a container has
+    /// from its making on (see above). One that is being made just now is not.
+    void renew() noexcept { state_->renew(); }
+
+    /// How many wait for a command; of one that ended, the scheduler tells in its next turn.
     std::size_t ready() const noexcept { return state_->ready(); }
     pool_counters counters() const noexcept { return state_->counters(); }
 

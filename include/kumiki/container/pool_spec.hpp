@@ -35,8 +35,8 @@ struct command_changes {
 
 /// What a pool has done so far.
 struct pool_counters {
-    std::uint64_t warm = 0;  ///< starts that found a container ready
-    std::uint64_t cold = 0;  ///< starts that found none, and made theirs
+    std::uint64_t warm = 0;  ///< starts for which a container was ready
+    std::uint64_t cold = 0;  ///< starts for which none was, and that made theirs
     std::uint64_t prepared = 0;  ///< containers made ahead
     std::uint64_t failed = 0;  ///< containers that could not be made ahead
     std::uint64_t lost = 0;  ///< containers that ended while they waited
@@ -70,12 +70,28 @@ inline void require_poolable(const container_spec& spec, const pool_options& opt
                "It is for the next execve, which is that of what waits for the command.");
     if (process.filter && *process.filter && (*process.filter)->notifies())
         refuse("filter", "notify", "It would ask about the calls of what waits, too.");
-    if (has(spec.joined_namespaces(), namespace_kind::pid))
-        refuse("namespace to join", "pid", "What waits would be seen there by others.");
+    // Others could get at what waits, and it at programs of theirs, through /proc.
+    if (!has(spec.all_namespaces(), namespace_kind::pid) ||
+        has(spec.joined_namespaces(), namespace_kind::pid))
+        refuse("pid namespace", "not its own", "What waits would be seen there by others.");
+    const auto refuse_upper = [&](const overlay_upper& upper) {
+        if (!upper.upper.empty())
+            refuse("overlay", upper.upper, "Only one container could write to it.");
+    };
+    if (spec.rootfs.is_overlay()) refuse_upper(spec.rootfs.upper());
+    for (const mount_description& wanted : spec.mounts)
+        if (const auto* overlay = std::get_if<overlay_mount>(&wanted)) refuse_upper(overlay->upper);
     if (const auto* attached = std::get_if<network_attachment>(&spec.network)) {
         const attach_options& wanted = attached->options;
         for (const auto& address : {wanted.address, wanted.address6})
             if (address) refuse("address", to_string(*address), "Only one could have it.");
+        if (wanted.mac)
+            refuse("Ethernet address", to_string(*wanted.mac), "Only one could have it.");
+        if (!wanted.devices.empty())
+            refuse("device", wanted.devices.front().link, "Only one container could have it.");
+        if (!wanted.aliases.empty())
+            refuse("alias", wanted.aliases.front(),
+                   "It would lead others to containers that wait and have no command yet.");
         for (const published_port& port : wanted.publish)
             if (!port.picks_port())
                 refuse("published port", std::to_string(port.host.first),

@@ -5,6 +5,7 @@
 // somebody asks again.
 #pragma once
 
+#include <poll.h>
 #include <signal.h>
 
 #include <cstddef>
@@ -12,6 +13,7 @@
 #include <deque>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -44,7 +46,7 @@ class ready_containers {
         if (spec_.process.args.empty()) spec_.process.args = {"ready"};
         if (!spec_.process.terminal)
             spec_.process.stdio = {stdio::null(), stdio::null(), stdio::null()};
-        spec_.validate();
+        named(spec_).validate();
     }
     ready_containers(const ready_containers&) = delete;
     ready_containers& operator=(const ready_containers&) = delete;
@@ -59,10 +61,15 @@ class ready_containers {
     void close() noexcept {
         closed_ = true;
         makers_.clear();
-        for (const auto& each : ready_)  // all at once, then one after the other
-            release_quietly([&] { sys::send_signal(each->parts->pidfd.get(), SIGKILL); });
-        ready_.clear();
+        kill_all(ready_);
         pulse(changed_);
+    }
+
+    /// Ends what is ready; the makers replace it.
+    void renew() noexcept {
+        std::deque<ready_pointer> old = std::exchange(ready_, {});
+        want();
+        kill_all(old);
     }
 
     /// A container with everything but its command, which ends with this.
@@ -71,9 +78,12 @@ class ready_containers {
         ready_container(const ready_container&) = delete;
         ready_container& operator=(const ready_container&) = delete;
         ~ready_container() {
+            watch.reset();
             if (parts) release_quietly([&] { parts->kill_and_release(); });
         }
         std::unique_ptr<container_parts> parts;
+        bool has_ended = false;  ///< from outside, while it waited
+        std::optional<background_task> watch;  ///< until it is taken
     };
     using ready_pointer = std::unique_ptr<ready_container>;
 
@@ -92,6 +102,7 @@ class ready_containers {
         handed_command command(process, files.files);
         line.mark("command");
         for (;;) {
+            self->drop_ended();
             const bool is_warm = !self->ready_.empty();
             ready_pointer box;
             if (is_warm) {
@@ -100,6 +111,7 @@ class ready_containers {
             } else {
                 box = co_await self->make();
             }
+            box->watch.reset();
             line.mark(is_warm ? "take" : "make");
             container_parts& parts = *box->parts;
             const std::int64_t sent = timeline::now();
@@ -107,14 +119,16 @@ class ready_containers {
             if (command.send(parts.waiter.get())) {
                 auto in_time = co_await with_timeout(*self->io_, parts.start_limit,
                                                      await_execve(*self->io_, parts.waiter.get()));
-                seen = in_time.value_or(handing_result{handing::refused, ETIMEDOUT});
+                seen = in_time.value_or(handing_result{handing::late, ETIMEDOUT});
             }
-            if (seen.what == handing::lost) ++self->counters_.lost;
-            if (seen.what == handing::lost && is_warm) continue;
+            if (seen.what == handing::lost && is_warm) {
+                ++self->counters_.lost;
+                continue;
+            }
+            ++(is_warm ? self->counters_.warm : self->counters_.cold);
             if (seen.what != handing::executed)
                 throw error_of_handing(seen, process.args.front(), parts.name);
             line.mark("execve");
-            ++(is_warm ? self->counters_.warm : self->counters_.cold);
             parts.waiter.reset();
             parts.pipes = standard_pipes(*self->io_, std::move(files.pipes));
             parts.process = std::move(process);
@@ -126,6 +140,7 @@ class ready_containers {
     /// Waits until as many are ready as should be. Errors: what the making of one threw.
     template <class = void>
     static task<void> fill(std::shared_ptr<ready_containers> self) {
+        self->drop_ended();
         self->want();
         while (!self->closed_ && self->ready_.size() < self->options_.ready) {
             if (self->failure_) std::rethrow_exception(self->failure_);
@@ -138,6 +153,30 @@ class ready_containers {
     const pool_counters& counters() const noexcept { return counters_; }
 
   private:
+    /// All at once, then one after the other.
+    static void kill_all(std::deque<ready_pointer>& all) noexcept {
+        for (const auto& each : all)
+            release_quietly([&] { sys::send_signal(each->parts->pidfd.get(), SIGKILL); });
+        all.clear();
+    }
+    /// Has one that ends while it waits replaced: its end of the control socket closes.
+    template <class = void>
+    static task<void> watch_end(scheduler& io, ready_container& box, ready_containers* self) {
+        co_await io.poll(box.parts->waiter.get(), POLLIN);
+        box.has_ended = true;
+        pulse(self->wanted_);
+    }
+    /// What ends again and again is not made for ever: only until twice as many have ended as there
+    /// should be, without a start or filled() in between.
+    void drop_ended() {
+        const auto ended = std::erase_if(ready_, [](const auto& each) { return each->has_ended; });
+        counters_.lost += ended;
+        lost_in_a_row_ += ended;
+        if (lost_in_a_row_ <= 2 * options_.ready || failure_) return;
+        failure_ = std::make_exception_ptr(error_of_handing({}, {}, spec_.name));
+        report_notice("containers that are made ahead end while they wait");
+        pulse(changed_);
+    }
     static void pulse(async_event& event) noexcept {
         event.set();
         event.reset();
@@ -145,21 +184,28 @@ class ready_containers {
     /// Has the makers look whether one is missing; one that failed is tried again.
     void want() noexcept {
         failure_ = nullptr;
+        lost_in_a_row_ = 0;
         pulse(wanted_);
     }
     template <class = void>
     task<ready_pointer> make() {
-        container_spec spec = spec_;
-        if (!spec.name.empty()) spec.name += '-' + std::to_string(++number_);
-        auto parts = co_await launch(*io_, std::move(spec), {}, launch_end::ready);
+        auto parts = co_await launch(*io_, named(spec_), {}, launch_end::ready);
         co_return std::make_unique<ready_container>(std::move(parts));
+    }
+    /// `spec` with a name that no other container has, also none that an earlier pool has left.
+    static container_spec named(container_spec spec) {
+        if (!spec.name.empty()) spec.name += '-' + make_up_name();
+        return spec;
     }
     /// One maker. Destroyed with the pool, wherever it is.
     template <class = void>
     static task<void> keep_full(ready_containers* self) {
         for (;;) {
-            while (self->failure_ || self->ready_.size() + self->making_ >= self->options_.ready)
+            self->drop_ended();
+            while (self->failure_ || self->ready_.size() + self->making_ >= self->options_.ready) {
                 co_await self->wanted_.wait();
+                self->drop_ended();
+            }
             ++self->making_;
             const scope_exit made([&]() noexcept {
                 --self->making_;
@@ -167,6 +213,7 @@ class ready_containers {
             });
             try {
                 auto box = co_await self->make();
+                box->watch.emplace(*self->io_, watch_end(*self->io_, *box, self));
                 self->ready_.push_back(std::move(box));
                 ++self->counters_.prepared;
             } catch (const std::exception& failure) {
@@ -182,8 +229,8 @@ class ready_containers {
     container_spec spec_;
     process_spec described_;
     pool_options options_;
-    std::uint64_t number_ = 0;
     std::size_t making_ = 0;
+    std::size_t lost_in_a_row_ = 0;
     std::exception_ptr failure_;  ///< of the last that was to be made ahead
     pool_counters counters_;
     async_event wanted_;  ///< somebody may be missing

@@ -46,6 +46,10 @@ inline std::string remedy_of(phase in, int code, const std::string& object) {
         if (code == EACCES)
             return "It is not executable for the container's user, or Landlock's rules do not "
                    "allow to execute it, its interpreter or its loader.";
+        if (code == EOPNOTSUPP)
+            return "The filter does not let what waits in a container of a pool call recvmsg, "
+                   "mmap, "
+                   "dup3 or execve.";
         if (code == ENOEXEC)
             return "It is not a program of this machine, and names no interpreter.";
         if (code == EAGAIN)

@@ -5,9 +5,9 @@
 // filter and in the limits that the command will have. So what waits has no memory of the supervisor,
 // keeps no thread of it waiting, holds the control socket and nothing else, and may do no more than
 // the payload. It says 'x' and 0 when it is there, 'r' when it has its command, 'x' and errno when
-// that cannot be executed; the end of the socket after 'r' is the execve. A filter must let it
-// call execveat, prctl, fcntl, write, recvmsg, mmap, dup3, execve and exit_group. It lies in a
-// sealed memfd; the command comes in another one, with the standard descriptors (SCM_RIGHTS).
+// that cannot be executed; the end of the socket after 'r' is the execve. A filter must let it call
+// execveat, prctl, fcntl, write, recvmsg, mmap, dup3, execve and exit_group: it tries those that it
+// needs later before it says that it is there. It lies in a sealed memfd; the command comes in another one, with the standard descriptors (SCM_RIGHTS).
 // Left out: other machines than x86-64.
 #pragma once
 

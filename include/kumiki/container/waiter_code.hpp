@@ -26,8 +26,9 @@ struct command_words {
 };
 static_assert(sizeof(command_words) == 48);
 
-/// Above the waiter, and above where the kernel may put the end of its heap; below everything else.
-inline constexpr std::uint64_t command_base = 0x10000000;
+/// Above the waiter, and above where the kernel puts the end of its heap (up to 1 GiB further); below
+/// everything else.
+inline constexpr std::uint64_t command_base = 0x50000000;
 
 #if defined(__x86_64__) && !defined(__ILP32__)
 inline constexpr bool has_waiter = true;
@@ -49,6 +50,32 @@ inline std::span<const std::byte> waiter_code() noexcept {
         "mov $2, %%esi\n\t"
         "mov $1, %%edx\n\t"
         "syscall\n\t"
+        // The calls that it will need, each with what must make it fail: 95 (EOPNOTSUPP) when one
+        // fails otherwise, for the filter does not let it.
+        "mov $95, %%ebp\n\t"
+        "mov $47, %%eax\n\t"  // recvmsg(control, nullptr, 0): EFAULT
+        "mov %%r13, %%rdi\n\t"
+        "xor %%esi, %%esi\n\t"
+        "xor %%edx, %%edx\n\t"
+        "syscall\n\t"
+        "cmp $-14, %%rax\n\t"
+        "jne 12f\n\t"
+        "mov $9, %%eax\n\t"  // mmap(nullptr, 0, 0, 0, 0, 0): EINVAL
+        "xor %%edi, %%edi\n\t"
+        "xor %%r10d, %%r10d\n\t"
+        "xor %%r8d, %%r8d\n\t"
+        "xor %%r9d, %%r9d\n\t"
+        "syscall\n\t"
+        "cmp $-22, %%rax\n\t"
+        "jne 12f\n\t"
+        "mov $292, %%eax\n\t"  // dup3(0, 0, 0): EINVAL
+        "syscall\n\t"
+        "cmp $-22, %%rax\n\t"
+        "jne 12f\n\t"
+        "mov $59, %%eax\n\t"  // execve(nullptr, nullptr, nullptr): EFAULT
+        "syscall\n\t"
+        "cmp $-14, %%rax\n\t"
+        "jne 12f\n\t"
         "movw $0x0078, (%%rsp)\n\t"  // 'x', 0: it waits
         "mov $2, %%edx\n\t"
         "call 14f\n"
@@ -80,7 +107,7 @@ inline std::span<const std::byte> waiter_code() noexcept {
         "jne 12f\n\t"
 
         "mov $9, %%eax\n\t"  // mmap(command_base, size, PROT_READ, MAP_PRIVATE | MAP_FIXED, file, 0)
-        "mov $0x10000000, %%edi\n\t"
+        "mov $0x50000000, %%edi\n\t"
         "mov 80(%%rsp), %%rsi\n\t"
         "mov $1, %%edx\n\t"
         "mov $0x12, %%r10d\n\t"
@@ -89,7 +116,7 @@ inline std::span<const std::byte> waiter_code() noexcept {
         "syscall\n\t"
         "mov %%eax, %%ebp\n\t"
         "neg %%ebp\n\t"
-        "mov $0x10000000, %%r12d\n\t"
+        "mov $0x50000000, %%r12d\n\t"
         "cmp %%r12, %%rax\n\t"
         "jne 12f\n\t"
 
@@ -113,6 +140,8 @@ inline std::span<const std::byte> waiter_code() noexcept {
         "movb $114, (%%rsp)\n\t"  // 'r': it has all of it
         "mov $1, %%edx\n\t"
         "call 14f\n\t"
+        "cmp $1, %%rax\n\t"  // nobody has heard it: the command may be given to another
+        "jne 13f\n\t"
         "mov $2, %%ebp\n\t"  // ENOENT, until a path says more: as child_exec()
         "mov 24(%%r12), %%r15\n"
         "4: mov (%%r15), %%rdi\n\t"
