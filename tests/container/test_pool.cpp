@@ -709,7 +709,9 @@ TEST_CASE("a container of a pool is in its network, under its policy, before it 
             unshared[3].devices = {{.link = "dummy0"}};
             unshared[4].aliases = {"web"};
             for (const attach_options& wanted : unshared) {
-                spec.network = net.attach(wanted);
+                auto attached = net.attach({});
+                attached.options = wanted;
+                spec.network = attached;
                 CHECK_THROWS_AS(container_pool(io, spec), invalid_input);
             }
         });
