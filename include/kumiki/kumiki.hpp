@@ -290,3 +290,4 @@
 #include <kumiki/sys/own_thread.hpp>
 #include <kumiki/sys/pidfd.hpp>
 #include <kumiki/sys/raw.hpp>
+#include <kumiki/sys/send_descriptors.hpp>

@@ -14,12 +14,14 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 
 #include <kumiki/container/spawner.hpp>
 #include <kumiki/core/unique_fd.hpp>
 #include <kumiki/sys/check.hpp>
+#include <kumiki/sys/send_descriptors.hpp>
 
 namespace kumiki::inline v0::detail {
 
@@ -106,22 +108,9 @@ class netns_maker {
             }
         }
         int send() noexcept {
-            char byte = 'n';
-            iovec data{&byte, 1};
-            alignas(cmsghdr) char room[CMSG_SPACE(sizeof(int))] = {};
-            msghdr message{};
-            message.msg_iov = &data;
-            message.msg_iovlen = 1;
-            message.msg_control = room;
-            message.msg_controllen = sizeof room;
-            cmsghdr* const head = CMSG_FIRSTHDR(&message);
-            head->cmsg_level = SOL_SOCKET;
-            head->cmsg_type = SCM_RIGHTS;
-            head->cmsg_len = CMSG_LEN(sizeof(int));
-            const int fd = netns.get();
-            std::memcpy(CMSG_DATA(head), &fd, sizeof fd);
+            const bool sent =
+                sys::send_descriptors(control.get(), "n", 1, std::array{netns.get()}) == 1;
             // A child that has failed already has said why: its end being closed is no failure here.
-            const bool sent = ::sendmsg(control.get(), &message, MSG_NOSIGNAL) == 1;
             return sent || errno == EPIPE || errno == ECONNRESET ? 0 : errno;
         }
     };

@@ -13,11 +13,9 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <string>
 #include <vector>
 
@@ -26,6 +24,7 @@
 #include <kumiki/container/waiter_code.hpp>
 #include <kumiki/core/error.hpp>
 #include <kumiki/core/unique_fd.hpp>
+#include <kumiki/sys/send_descriptors.hpp>
 
 namespace kumiki::inline v0::detail {
 
@@ -67,19 +66,7 @@ class handed_command {
 
     /// False when nobody waits there any more.
     bool send(int control) {
-        iovec data{&size_, sizeof size_};
-        alignas(cmsghdr) char room[CMSG_SPACE(sizeof sent_)] = {};
-        msghdr message{};
-        message.msg_iov = &data;
-        message.msg_iovlen = 1;
-        message.msg_control = room;
-        message.msg_controllen = sizeof room;
-        cmsghdr* const head = CMSG_FIRSTHDR(&message);
-        head->cmsg_level = SOL_SOCKET;
-        head->cmsg_type = SCM_RIGHTS;
-        head->cmsg_len = CMSG_LEN(sizeof sent_);
-        std::memcpy(CMSG_DATA(head), sent_.data(), sizeof sent_);
-        const auto sent = ::sendmsg(control, &message, MSG_NOSIGNAL);
+        const auto sent = sys::send_descriptors(control, &size_, sizeof size_, sent_);
         if (sent < 0 && (errno == EPIPE || errno == ECONNRESET)) return false;
         sys::check(sent, "hand a command to", "a container that is ready");
         return true;
