@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <source_location>
 #include <string>
@@ -40,7 +41,8 @@ inline task<unique_fd> open_at(scheduler& io, int at, std::string path, int flag
         return error(code, {.operation = "open", .object = path}, where);
     };
     detail::backend& through = io.loop().through();
-    if (through.supports(detail::request_kind::open)) {
+    // A worker of the kernel's that waits for a FIFO's other end is interrupted also when nobody stops it.
+    while (through.supports(detail::request_kind::open)) {
         detail::descriptor_operation opened(io.loop(), through,
                                             {.kind = detail::request_kind::open,
                                              .fd = at,
@@ -55,7 +57,7 @@ inline task<unique_fd> open_at(scheduler& io, int at, std::string path, int flag
         } catch (const error& failure) {
             failed = failure.errno_value();
         }
-        throw refuse(failed);
+        if (failed != EINTR) throw refuse(failed);
     }
     struct answer {
         unique_fd fd;
