@@ -39,7 +39,7 @@ nlohmann::json report(std::map<std::string, contender>& field) {
         if (each.first.empty()) continue;
         fmt::print("| {} | {} | {} | {} |\n", name, each.first.size(), cell(each.first),
                    cell(each.released));
-        json["pool"][name] = to_json(each);
+        json["pool"]["kumiki, " + name] = to_json(each);  // the name is what --compare looks for
     }
     fmt::print("\n| ratio of medians (95 %) | first instruction | all released |\n|---|---|---|\n");
     for (const auto& [above, below] : {std::pair{"warm", "cold"}, {"warm+net", "cold+net"}}) {

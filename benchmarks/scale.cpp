@@ -208,9 +208,9 @@ nlohmann::json measure_threads(floor_start& bare, kumiki_start& ours, std::size_
     return json;
 }
 
-kumiki::task<void> start_one(kumiki_start& ours, std::vector<sample>& to) {
+/// `asked`: when the start was asked for, which is before its turn.
+kumiki::task<void> start_one(kumiki_start& ours, std::uint64_t asked, std::vector<sample>& to) {
     stamp_pipe output;
-    const std::uint64_t start = now();
     {
         kumiki::container_spec spec = ours.spec({"/bin/payload"}, output.write_end());
         auto box = co_await kumiki::container::start(ours.io(), std::move(spec));
@@ -219,12 +219,13 @@ kumiki::task<void> start_one(kumiki_start& ours, std::vector<sample>& to) {
     }
     const std::uint64_t end = now();
     // Written before it ended: nobody waits here.
-    to.push_back({.first = static_cast<double>(output.wait() - start) / 1000,
-                  .released = static_cast<double>(end - start) / 1000});
+    to.push_back({.first = static_cast<double>(output.wait() - asked) / 1000,
+                  .released = static_cast<double>(end - asked) / 1000});
 }
 kumiki::task<void> start_together(kumiki_start& ours, std::size_t count, std::vector<sample>& to) {
     kumiki::scope all(ours.io());
-    for (std::size_t i = 0; i < count; ++i) all.spawn(start_one(ours, to));
+    const std::uint64_t asked = now();
+    for (std::size_t i = 0; i < count; ++i) all.spawn(start_one(ours, asked, to));
     co_await all.join();
 }
 

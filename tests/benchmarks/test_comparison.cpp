@@ -41,6 +41,18 @@ TEST_CASE("the series of a file are named by where they stand") {
     CHECK(found.at("rows / ready / raw") == std::vector<double>{7, 8});
 }
 
+TEST_CASE("the suites that have kumiki alone are compared, too") {
+    const auto of = [](const char* text) { return series_in(nlohmann::json::parse(text)); };
+    const auto pool = of(R"({"pool": {"kumiki, warm": {"first": {"samples_us": [1, 2, 3]}}},
+                             "rates": {"cold": [700, 710]}})");
+    CHECK(only(compare(pool, pool, 0.05)).name == "pool / kumiki, warm / first");
+    const auto size = of(R"({"kumiki": {"umbrella": {"samples_us": [8, 8, 9]}}, "binaries": {}})");
+    CHECK(only(compare(size, size, 0.05)).name == "kumiki / umbrella");
+    const auto server = of(R"({"server": {"4": {"httpd": {"latency": {"samples": [5]}},
+        "kumiki": {"latency": {"samples": [6]}, "per_second": {"rates": [300]}}}}})");
+    CHECK(only(compare(server, server, 0.05)).name == "server / 4 / kumiki / latency");
+}
+
 TEST_CASE("a run that is a fifth slower is slower, and a fifth faster is faster") {
     const all_series before{{"starts / kumiki", noisy(1000, 1)}};
     CHECK(only(compare(before, {{"starts / kumiki", noisy(1200, 2)}}, 0.05)).is == verdict::slower);
