@@ -28,6 +28,7 @@ using namespace std::chrono_literals;
 
 static constexpr std::size_t most_connections = 64;
 static constexpr std::size_t longest_request = 8192;
+static constexpr auto longest_silence = 10s;
 static constexpr const char* default_command =
     "echo \"$REQUEST_METHOD $REQUEST_URI in $(hostname): process $$ of user $(id -u)\"";
 
@@ -90,6 +91,11 @@ static task<std::string> run_request(scheduler& io, container_pool& pool, reques
     co_return answer(ok ? "200 OK" : "502 Bad Gateway", seen->out.text, asked.keep_alive);
 }
 
+/// By send(), which raises no SIGPIPE: a client may be gone before its answer.
+static task<void> send_all(scheduler& io, int fd, std::string_view text) {
+    while (!text.empty()) text.remove_prefix(co_await io.send(fd, std::as_bytes(std::span(text))));
+}
+
 static task<void> serve(scheduler& io, container_pool& pool, unique_fd connection,
                         async_semaphore::permit) {
     const int on = 1;
@@ -102,9 +108,10 @@ static task<void> serve(scheduler& io, container_pool& pool, unique_fd connectio
             std::string reply;
             if (!asked && text.size() < longest_request) {
                 std::byte buffer[4096];
-                const std::size_t size = co_await io.recv(connection.get(), buffer);
-                if (size == 0) co_return;
-                text.append(reinterpret_cast<const char*>(buffer), size);
+                const auto size =
+                    co_await with_timeout(io, longest_silence, io.recv(connection.get(), buffer));
+                if (size.value_or(0) == 0) co_return;
+                text.append(reinterpret_cast<const char*>(buffer), *size);
                 continue;
             }
             keep_alive = asked && asked->keep_alive;
@@ -114,7 +121,7 @@ static task<void> serve(scheduler& io, container_pool& pool, unique_fd connectio
                 reply = answer("405 Method Not Allowed", "", keep_alive = false);
             else
                 reply = co_await run_request(io, pool, *asked);
-            co_await write_all(io, connection.get(), std::as_bytes(std::span(reply)));
+            co_await send_all(io, connection.get(), reply);
         }
     } catch (const error& failure) {  // of this request: the others go on
         fmt::print(stderr, "{}\n", failure.what());
@@ -125,8 +132,14 @@ static task<void> accept_all(scheduler& io, container_pool& pool, const unique_f
                              async_semaphore& slots, scope& connections) {
     for (;;) {
         auto slot = co_await slots.acquire();
-        unique_fd connection = co_await io.accept(listener.get());
-        connections.spawn(serve(io, pool, std::move(connection), std::move(slot)));
+        try {
+            unique_fd connection = co_await io.accept(listener.get());
+            connections.spawn(serve(io, pool, std::move(connection), std::move(slot)));
+            continue;
+        } catch (const error& failure) {  // no descriptor is left, say: others will be closed
+            fmt::print(stderr, "{}\n", failure.what());
+        }
+        co_await io.sleep_for(100ms);
     }
 }
 

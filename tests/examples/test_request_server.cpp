@@ -1,13 +1,19 @@
 // examples/25_request_server.cpp, asked by curl(1).
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <kumiki/core/text.hpp>
+#include <kumiki/core/unique_fd.hpp>
 
 #include "examples/program.hpp"
 #include "support/busybox.hpp"
@@ -49,6 +55,20 @@ struct running {
         std::vector<std::string> all{"0", root.path()};
         all.insert(all.end(), command.begin(), command.end());
         return all;
+    }
+
+    /// A connection that has not asked for anything.
+    kumiki::unique_fd connect() const {
+        std::string_view port = url;
+        port.remove_prefix(port.rfind(':') + 1);
+        port.remove_suffix(1);
+        kumiki::unique_fd made(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        sockaddr_in at{};
+        at.sin_family = AF_INET;
+        at.sin_port = htons(kumiki::parse_number<std::uint16_t>(port).value());
+        at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        REQUIRE(::connect(made.get(), reinterpret_cast<const sockaddr*>(&at), sizeof at) == 0);
+        return made;
     }
 
     program server;
@@ -122,5 +142,40 @@ TEST_CASE("what is no request, or no answer, is said in HTTP's words") {
     CHECK(curl(status + "-d data " + of.url) == " 405");
     CHECK(curl(status + "-H \"A: $(head -c 9000 /dev/zero | tr '\\0' x)\" " + of.url) == " 400");
     of.server.signal(SIGINT);
+    CHECK(of.server.wait().status == 0);
+}
+
+TEST_CASE("a client that goes before its answers takes nothing from the others") {
+    REQUIRE_SERVER();
+    const busybox_root root;
+    running of(root);
+    for (int i = 0; i < 5; ++i) {
+        const kumiki::unique_fd client = of.connect();
+        const std::string_view two = "GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n";
+        CHECK(::send(client.get(), two.data(), two.size(), MSG_NOSIGNAL) ==
+              static_cast<ssize_t>(two.size()));
+    }
+    CHECK(curl(of.url + "other").starts_with("GET /other in "));
+    of.server.signal(SIGTERM);
+    CHECK(of.server.wait().status == 0);
+}
+
+TEST_CASE("more clients than there are descriptors are served one after the other") {
+    REQUIRE_SERVER();
+    const busybox_root root;
+    running of(root);
+    // What it has now, and a few more.
+    const std::string process = "/proc/" + std::to_string(of.server.started_as());
+    const auto open = std::distance(std::filesystem::directory_iterator(process + "/fd"),
+                                    std::filesystem::directory_iterator());
+    const rlimit few{static_cast<rlim_t>(open + 12), static_cast<rlim_t>(open + 12)};
+    REQUIRE(::prlimit(of.server.started_as(), RLIMIT_NOFILE, &few, nullptr) == 0);
+    {
+        std::vector<kumiki::unique_fd> idle;
+        for (int i = 0; i < 30; ++i) idle.push_back(of.connect());
+        REQUIRE(of.server.complains("EMFILE"));
+    }
+    CHECK(curl(of.url + "after").starts_with("GET /after in "));
+    of.server.signal(SIGTERM);
     CHECK(of.server.wait().status == 0);
 }

@@ -235,7 +235,8 @@ auto run(Work work, const scheduler_options& options = {}) {
     return io.run(std::invoke(work, io));
 }
 
-/// Writes all of `data`. Lifetime: `data` must live until the task's end.
+/// Writes all of `data`. To a socket or pipe whose other end is closed that raises SIGPIPE, which
+/// ends a program that does not ignore it: send() does not. Lifetime: `data` must live until the task's end.
 template <class = void>
 inline task<void> write_all(scheduler& io, int fd, std::span<const std::byte> data) {
     while (!data.empty()) {
