@@ -65,11 +65,15 @@ inline void set_neighbour(netlink_batch& batch, int link, const ip_address& addr
     detail::put_neighbour_at(batch, NUD_PERMANENT, link, address, mac, "set neighbour");
 }
 
+/// What a failure of introduce_neighbour() is told as.
+inline constexpr std::string_view introducing = "introduce neighbour";
+
 /// Requests that `address` be taken to be at `mac` from now on, in the place of what was found out before:
-/// nobody is asked before the first packet, but soon after. Errors: ENODEV; ENOBUFS for a full table.
+/// nobody is asked before the first packet, but soon after. Errors: ENODEV; ENOBUFS for a full table, which
+/// is one for all of the host's namespaces (net.ipv4.neigh.default.gc_thresh3, net.ipv6 likewise).
 inline void introduce_neighbour(netlink_batch& batch, int link, const ip_address& address,
                                 const mac_address& mac) {
-    detail::put_neighbour_at(batch, NUD_STALE, link, address, mac, "introduce neighbour");
+    detail::put_neighbour_at(batch, NUD_STALE, link, address, mac, introducing.data());
 }
 
 /// Requests that the bridge whose port is the interface with index `port` send what is for `mac` there

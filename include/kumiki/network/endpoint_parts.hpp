@@ -177,16 +177,20 @@ inline void set_up_inside(const network_state& network, const endpoint_parts& pa
     way_out(network.pool4->gateway());
     if (parts.lease6) way_out(network.pool6->gateway());
     get_link(batch, link);  // as in settle_port()
-    try {
-        inside.transact(batch, [](std::size_t, const netlink_message&) {});
-    } catch (const error& failure) {
-        if (failure.errno_value() != EACCES || !parts.lease6) throw;
-        error_context context = failure.context();
-        context.remedy =
-            "IPv6 is switched off in the container's network namespace: set disable_ipv6 of its "
-            "interface to 0 (attach_options::settings), or leave out the network's subnet6.";
-        throw unsupported(EACCES, std::move(context), failure.where());
-    }
+    const auto failures = inside.submit(batch);
+    // The table of neighbours is one for all of the host's namespaces, and may be full: then the
+    // gateway is asked for, as it would be.
+    const auto failed = std::ranges::find_if(failures, [&](const netlink_failure& each) {
+        return each.code != ENOBUFS || batch.note(each.index).operation != introducing;
+    });
+    if (failed == failures.end()) return;
+    const error failure = to_error(batch, *failed);
+    if (failure.errno_value() != EACCES || !parts.lease6) throw failure;
+    error_context context = failure.context();
+    context.remedy =
+        "IPv6 is switched off in the container's network namespace: set disable_ipv6 of its "
+        "interface to 0 (attach_options::settings), or leave out the network's subnet6.";
+    throw unsupported(EACCES, std::move(context), failure.where());
 }
 
 }  // namespace kumiki::inline v0::detail
