@@ -108,6 +108,7 @@
 #include <kumiki/container/init_code.hpp>
 #include <kumiki/container/launch.hpp>
 #include <kumiki/container/live_mounts.hpp>
+#include <kumiki/container/loopback.hpp>
 #include <kumiki/container/mount_steps.hpp>
 #include <kumiki/container/named_user.hpp>
 #include <kumiki/container/netns_maker.hpp>

@@ -19,14 +19,15 @@ namespace kumiki::inline v0::detail {
 /// destroys the frame, before or after the scheduler's end; not from within the task itself.
 class background_task final : private completion {
   public:
-    /// Starts `work`; it first runs when the calling task waits for something.
-    background_task(scheduler& io, task<void> work) {
+    /// Starts `work`; it first runs when the calling task waits for something. `name` is for a dump.
+    background_task(scheduler& io, task<void> work, const char* name = nullptr) {
         if (!io.loop().is_on_thread())
             fatal("a task was begun on a thread that is not its scheduler's: post() it");
         promise_base& promise = task_access::promise(work);
         task_access::release(work);
         running_ = &promise;
         promise.adopt(io.loop().ready, never_stopped, *this);
+        promise.name = name;
         io.loop().ready.push_back(promise);
     }
     background_task(const background_task&) = delete;

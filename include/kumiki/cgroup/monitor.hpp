@@ -23,6 +23,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include <kumiki/async/background_task.hpp>
 #include <kumiki/async/scheduler.hpp>
 #include <kumiki/async/task.hpp>
 #include <kumiki/core/error.hpp>
@@ -64,7 +65,7 @@ class monitored {
 /// Belongs to one scheduler; lives as long as something is watched there.
 ///
 /// Errors: EMFILE and ENOSPC, with the sysctl that sets the limit.
-class group_monitor final : private completion {
+class group_monitor final {
   public:
     /// The monitor of this scheduler; made when there is none.
     template <class = void>
@@ -79,12 +80,7 @@ class group_monitor final : private completion {
     explicit group_monitor(scheduler& io)
         : inotify_(sys::check(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK),
                               [] { return context("create an inotify instance", {}); })),
-          reading_(drive<Late>(io, *this)) {
-        promise_base& promise = task_access::promise(reading_);
-        promise.adopt(io.loop().ready, never_stopped, *this);
-        promise.name = "watch control groups";
-        io.loop().ready.push_back(promise);
-    }
+          reading_(io, drive<Late>(io, *this), "watch control groups") {}
     group_monitor(const group_monitor&) = delete;
     group_monitor& operator=(const group_monitor&) = delete;
     ~group_monitor() = default;
@@ -161,9 +157,13 @@ class group_monitor final : private completion {
 
     template <class = void>
     static task<void> drive(scheduler& io, group_monitor& self) {
-        for (;;) {
-            co_await io.poll(self.inotify_.get(), POLLIN);
-            self.drain();
+        try {
+            for (;;) {
+                co_await io.poll(self.inotify_.get(), POLLIN);
+                self.drain();
+            }
+        } catch (...) {
+            self.fail(std::current_exception());
         }
     }
     void drain() noexcept {
@@ -195,8 +195,8 @@ class group_monitor final : private completion {
                 at->second.of->on_change(at->second.file);
         }
     }
-    void on_finished(promise_base& finished) noexcept override {
-        failure_ = finished.error;
+    void fail(std::exception_ptr why) noexcept {
+        failure_ = std::move(why);
         for (const auto& [name, group] : groups_) group->on_failure(failure_);
     }
     static error_context context(const char* operation, std::string object) {
@@ -214,7 +214,7 @@ class group_monitor final : private completion {
     std::unordered_map<int, parent> parents_;  // by watch
     std::unordered_multimap<int, target> files_;  // by watch
     std::exception_ptr failure_;
-    task<void> reading_;  // last: its end must find the others
+    background_task reading_;  // last: its end must find the others
 };
 
 }  // namespace kumiki::inline v0::detail

@@ -5,31 +5,25 @@
 #pragma once
 
 #include <fcntl.h>
-#include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include <chrono>
-#include <cstring>
 #include <string>
 
 #include <kumiki/container/encoded_plan.hpp>
+#include <kumiki/container/loopback.hpp>
 #include <kumiki/container/plan.hpp>
 #include <kumiki/container/spec.hpp>
 
 namespace kumiki::inline v0::detail {
 
-/// The loopback interface up, by the ioctl: no netlink conversation for one flag. IPv6's ::1 comes
-/// with it.
 inline void encode_loopback(plan& to) {
-    ifreq request{};
-    std::memcpy(request.ifr_name, "lo", 3);
-    request.ifr_flags = IFF_UP;
     const slot fd = to.new_slot();
     to.call("lo", SYS_socket, {AF_INET, int{SOCK_DGRAM} | int{SOCK_CLOEXEC}, 0}).into(fd);
-    to.call("lo", SYS_ioctl, {fd, SIOCSIFFLAGS, to.object(request)});
+    to.call("lo", SYS_ioctl, {fd, SIOCSIFFLAGS, to.object(loopback_up())});
 }
 
 /// Takes on root in the new user namespace once the supervisor has written its maps.

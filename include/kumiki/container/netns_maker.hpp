@@ -8,7 +8,6 @@
 #pragma once
 
 #include <fcntl.h>
-#include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -16,8 +15,8 @@
 
 #include <array>
 #include <cerrno>
-#include <cstring>
 
+#include <kumiki/container/loopback.hpp>
 #include <kumiki/container/spawner.hpp>
 #include <kumiki/core/unique_fd.hpp>
 #include <kumiki/sys/check.hpp>
@@ -90,9 +89,7 @@ class netns_maker {
         static int raise_loopback() noexcept {
             const unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
             if (!fd) return errno;
-            ifreq request{};
-            std::memcpy(request.ifr_name, "lo", 3);
-            request.ifr_flags = IFF_UP;
+            ifreq request = loopback_up();
             return ::ioctl(fd.get(), SIOCSIFFLAGS, &request) == 0 ? 0 : errno;
         }
         /// Ended namespaces count against the limit until the kernel has cleaned them up: ENOSPC is

@@ -177,6 +177,11 @@ class ready_containers {
         report_notice("containers that are made ahead end while they wait");
         pulse(changed_);
     }
+    /// Whether there is something for a maker to do.
+    bool lacks_one() {
+        drop_ended();
+        return !failure_ && ready_.size() + making_ < options_.ready;
+    }
     static void pulse(async_event& event) noexcept {
         event.set();
         event.reset();
@@ -201,11 +206,7 @@ class ready_containers {
     template <class = void>
     static task<void> keep_full(ready_containers* self) {
         for (;;) {
-            self->drop_ended();
-            while (self->failure_ || self->ready_.size() + self->making_ >= self->options_.ready) {
-                co_await self->wanted_.wait();
-                self->drop_ended();
-            }
+            while (!self->lacks_one()) co_await self->wanted_.wait();
             ++self->making_;
             const scope_exit made([&]() noexcept {
                 --self->making_;
