@@ -1,7 +1,6 @@
 // bench_cgroup: what control groups cost: one made, limited and removed; a snapshot of its counters; the
 // time until an event is known; ten thousand of them watched. benchmarks/run builds it; see
 // docs/performance.md.
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -85,16 +84,13 @@ void report(const many_result& seen, std::size_t wanted, nlohmann::json& json) {
 
 void run(const options& wanted) {
     auto root = kumiki::cgroup_root::open("kumiki-bench-" + std::to_string(::getpid()));
-    utsname system{};
-    ::uname(&system);
-    const unsigned processors = std::thread::hardware_concurrency();
-    nlohmann::json json{{"kernel", system.release}, {"processors", processors}, {"unit", "us"}};
+    nlohmann::json json = host();
     warn_of_load();
     std::string names;
     for (const auto& setting : kumiki::settings_of(limits_for(root)))
         names += (names.empty() ? "" : ", ") + setting.key;
-    fmt::print("\nLinux {}, {} processors, {} rounds. Microseconds. The limits are {}.\n",
-               system.release, processors, wanted.rounds, names);
+    fmt::print("\n{}, {} rounds. Microseconds. The limits are {}.\n", machine(json), wanted.rounds,
+               names);
     json["limits"] = names;
     const auto timed = [&](const std::string& title, std::vector<series> field, ratios shown) {
         measure(field, wanted.rounds);
@@ -129,7 +125,7 @@ constexpr const char* usage =
     "NAME is create, snapshot, freeze, end or many.\n";
 
 bool parse(int argc, char** argv, options& to) {
-    return parse_options(argc, argv, to, {{"--groups", &to.groups}});
+    return parse_options(argc, argv, to, {{"--groups", &to.groups}}) && to.rounds > 1;
 }
 
 }  // namespace

@@ -215,8 +215,7 @@ void run(const start_options& wanted) {
     for (const contender& each : field) {
         fmt::print("| {} | {} | {} | {} |\n", each.name, each.first.size(), cell(each.first),
                    cell(each.released));
-        json["execs"][each.name] = {{"first", to_json(each.first)},
-                                    {"released", to_json(each.released)}};
+        json["execs"][each.name] = to_json(each);
     }
     fmt::print(
         "\n| ratio of medians (95 %) | first instruction | exit collected |\n|---|---|---|\n");
@@ -229,11 +228,7 @@ void run(const start_options& wanted) {
         const auto a = find(above);
         const auto b = find(below);
         if (a == field.end() || b == field.end()) continue;
-        const ratio first = ratio_of_medians(a->first, b->first);
-        const ratio released = ratio_of_medians(a->released, b->released);
-        fmt::print("| {} / {} | {} | {} |\n", above, below, cell(first), cell(released));
-        json["ratios"][fmt::format("{} / {}", above, below)] = {{"first", to_json(first)},
-                                                                {"released", to_json(released)}};
+        report_ratio(*a, *b, json);
     }
     wanted.write(json);
 }
@@ -243,12 +238,10 @@ constexpr const char* usage =
     "           [--busybox FILE] [--preload LIBRARY]\n"
     "NAME is bare, kumiki, crun or runc.\n";
 
-bool parse(int argc, char** argv, start_options& to) { return parse_start_options(argc, argv, to); }
-
 }  // namespace
 }  // namespace bench
 
 int main(int argc, char** argv) {
     using namespace bench;
-    return main_of(argc, argv, "bench_exec", usage, parse, run);
+    return main_of(argc, argv, "bench_exec", usage, parse_start_options, run);
 }

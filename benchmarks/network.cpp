@@ -1,7 +1,6 @@
 // bench_network: what a container's network costs: an endpoint set up and taken back, 206 ports published
 // among many, a connection through many mappings, rules put back, and throughput. benchmarks/run builds it;
 // see docs/performance.md.
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -236,13 +235,9 @@ void measure_throughput(const network_place& where, std::size_t rounds, nlohmann
 
 void run(const suite_options& wanted) {
     const network_place where;
-    utsname system{};
-    ::uname(&system);
-    const unsigned processors = std::thread::hardware_concurrency();
-    nlohmann::json json{{"kernel", system.release}, {"processors", processors}, {"unit", "us"}};
+    nlohmann::json json = host();
     warn_of_load();
-    fmt::print("\nLinux {}, {} processors, {} rounds.\n", system.release, processors,
-               wanted.rounds);
+    fmt::print("\n{}, {} rounds.\n", machine(json), wanted.rounds);
     if (wanted.wants("endpoint")) measure_endpoints(where, wanted.rounds, json);
     if (wanted.wants("publish")) measure_publishing(where, wanted.rounds, json);
     if (wanted.wants("connection")) measure_connections(where, wanted.rounds, json);
@@ -255,7 +250,9 @@ constexpr const char* usage =
     "bench_network [--rounds N] [--only NAME]... [--json FILE]\n"
     "NAME is endpoint, publish, connection, heal or throughput.\n";
 
-bool parse(int argc, char** argv, suite_options& to) { return parse_options(argc, argv, to); }
+bool parse(int argc, char** argv, suite_options& to) {
+    return parse_options(argc, argv, to, {}) && to.rounds > 1;
+}
 
 }  // namespace
 }  // namespace bench

@@ -31,10 +31,10 @@ struct rate_row {
 nlohmann::json report(std::map<std::string, contender>& field) {
     nlohmann::json json = host();
     fmt::print(
-        "\nLinux {}, {} processors. Milliseconds: median (quartiles; minimum).\n\n"
+        "\n{}. Milliseconds: median (quartiles; minimum).\n\n"
         "| start | samples | to the payload's first instruction | to all released |\n"
         "|---|---|---|---|\n",
-        json["kernel"].get<std::string>(), json["processors"].get<unsigned>());
+        machine(json));
     for (auto& [name, each] : field) {
         if (each.first.empty()) continue;
         fmt::print("| {} | {} | {} | {} |\n", name, each.first.size(), cell(each.first),
@@ -44,11 +44,7 @@ nlohmann::json report(std::map<std::string, contender>& field) {
     fmt::print("\n| ratio of medians (95 %) | first instruction | all released |\n|---|---|---|\n");
     for (const auto& [above, below] : {std::pair{"warm", "cold"}, {"warm+net", "cold+net"}}) {
         if (!field.contains(above) || !field.contains(below)) continue;
-        const ratio first = ratio_of_medians(field[above].first, field[below].first);
-        const ratio released = ratio_of_medians(field[above].released, field[below].released);
-        fmt::print("| {} / {} | {} | {} |\n", above, below, cell(first), cell(released));
-        json["ratios"][fmt::format("{} / {}", above, below)] = {{"first", to_json(first)},
-                                                                {"released", to_json(released)}};
+        report_ratio(field[above], field[below], json);
     }
     return json;
 }
@@ -104,12 +100,10 @@ constexpr const char* usage =
     "bench_pool --payload FILE [--rounds N] [--only NAME]... [--json FILE] [--busybox FILE]\n"
     "NAME is cold, warm, cold+net, warm+net or rate.\n";
 
-bool parse(int argc, char** argv, start_options& to) { return parse_start_options(argc, argv, to); }
-
 }  // namespace
 }  // namespace bench
 
 int main(int argc, char** argv) {
     using namespace bench;
-    return main_of(argc, argv, "bench_pool", usage, parse, run);
+    return main_of(argc, argv, "bench_pool", usage, parse_start_options, run);
 }

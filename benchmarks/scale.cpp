@@ -390,12 +390,10 @@ void run(const start_options& wanted) {
     wanted.write(json);
 }
 
-bool parse(int argc, char** argv, start_options& to) { return parse_start_options(argc, argv, to); }
-
 }  // namespace
 }  // namespace bench
 
 int main(int argc, char** argv) {
     using namespace bench;
-    return main_of(argc, argv, "bench_scale", start_usage, parse, run);
+    return main_of(argc, argv, "bench_scale", start_usage, parse_start_options, run);
 }

@@ -33,10 +33,10 @@ namespace {
 nlohmann::json report(const std::map<std::string, contender>& field) {
     nlohmann::json json = host();
     fmt::print(
-        "\nLinux {}, {} processors. Milliseconds: median (quartiles; minimum).\n\n"
+        "\n{}. Milliseconds: median (quartiles; minimum).\n\n"
         "| start | samples | to the payload's first instruction | to all released |\n"
         "|---|---|---|---|\n",
-        json["kernel"].get<std::string>(), json["processors"].get<unsigned>());
+        machine(json));
     for (const char* name :
          {"bare", "kumiki", "kumiki+pool", "bwrap", "crun", "runc", "bare+net", "kumiki+net"}) {
         const auto at = field.find(name);
@@ -58,11 +58,7 @@ nlohmann::json report(const std::map<std::string, contender>& field) {
         const auto a = field.find(above);
         const auto b = field.find(below);
         if (a == field.end() || b == field.end() || a->second.first.empty()) continue;
-        const ratio first = ratio_of_medians(a->second.first, b->second.first);
-        const ratio released = ratio_of_medians(a->second.released, b->second.released);
-        fmt::print("| {} / {} | {} | {} |\n", above, below, cell(first), cell(released));
-        json["ratios"][fmt::format("{} / {}", above, below)] = {{"first", to_json(first)},
-                                                                {"released", to_json(released)}};
+        report_ratio(a->second, b->second, json);
     }
     return json;
 }

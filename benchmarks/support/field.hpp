@@ -105,6 +105,21 @@ inline nlohmann::json host() {
             {"unit", "us"}};
 }
 
+/// The machine of a suite's JSON, in words.
+inline std::string machine(const nlohmann::json& of) {
+    return fmt::format("Linux {}, {} processors", of["kernel"].get<std::string>(),
+                       of["processors"].get<unsigned>());
+}
+
+/// A row and the JSON of how many times `below` `above` is, to both points of a start.
+inline void report_ratio(const contender& above, const contender& below, nlohmann::json& json) {
+    const std::string name = above.name + " / " + below.name;
+    const ratio first = ratio_of_medians(above.first, below.first);
+    const ratio released = ratio_of_medians(above.released, below.released);
+    fmt::print("| {} | {} | {} |\n", name, cell(first), cell(released));
+    json["ratios"][name] = {{"first", to_json(first)}, {"released", to_json(released)}};
+}
+
 /// Says so when others keep the processors busy: then the figures are of the scheduler, too.
 inline void warn_of_load() {
     double load = 0;

@@ -52,8 +52,7 @@ struct suite_options {
 };
 
 /// False for what is no option, has no value, or a number that is none above 0.
-inline bool parse_options(int argc, char** argv, suite_options& to,
-                          std::vector<option> known = {}) {
+inline bool parse_options(int argc, char** argv, suite_options& to, std::vector<option> known) {
     known.insert(known.end(),
                  {{"--json", &to.json}, {"--only", &to.only}, {"--rounds", &to.rounds}});
     for (int i = 1; i < argc; ++i) {
@@ -77,11 +76,15 @@ struct start_options : suite_options {
 };
 
 inline bool parse_start_options(int argc, char** argv, start_options& to,
-                                std::vector<option> known = {}) {
+                                std::vector<option> known) {
     known.insert(
         known.end(),
         {{"--busybox", &to.busybox}, {"--payload", &to.payload}, {"--preload", &to.preload}});
     return parse_options(argc, argv, to, std::move(known)) && !to.payload.empty();
+}
+/// The same for main_of(), of a suite with no options of its own.
+inline bool parse_start_options(int argc, char** argv, start_options& to) {
+    return parse_start_options(argc, argv, to, {});
 }
 
 inline constexpr const char* start_usage =
