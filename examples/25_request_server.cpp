@@ -90,6 +90,15 @@ static task<std::string> run_request(scheduler& io, container_pool& pool, reques
     co_return answer(ok ? "200 OK" : "502 Bad Gateway", seen->out.text, asked.keep_alive);
 }
 
+/// Sends all of `text`. Not by write_all(): a client that has gone would end the server by SIGPIPE.
+static task<void> send_all(scheduler& io, int connection, std::string_view text) {
+    auto rest = std::as_bytes(std::span(text));
+    while (!rest.empty()) {
+        const std::size_t sent = co_await io.send(connection, rest);
+        rest = rest.subspan(sent);
+    }
+}
+
 static task<void> serve(scheduler& io, container_pool& pool, unique_fd connection,
                         async_semaphore::permit) {
     const int on = 1;
@@ -114,7 +123,7 @@ static task<void> serve(scheduler& io, container_pool& pool, unique_fd connectio
                 reply = answer("405 Method Not Allowed", "", keep_alive = false);
             else
                 reply = co_await run_request(io, pool, *asked);
-            co_await write_all(io, connection.get(), std::as_bytes(std::span(reply)));
+            co_await send_all(io, connection.get(), reply);
         }
     } catch (const error& failure) {  // of this request: the others go on
         fmt::print(stderr, "{}\n", failure.what());

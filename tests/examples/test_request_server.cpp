@@ -1,4 +1,7 @@
-// examples/25_request_server.cpp, asked by curl(1).
+// examples/25_request_server.cpp, asked by curl(1) and by clients that behave badly.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -8,6 +11,8 @@
 #include <vector>
 
 #include <kumiki/core/text.hpp>
+#include <kumiki/core/unique_fd.hpp>
+#include <kumiki/sys/check.hpp>
 
 #include "examples/program.hpp"
 #include "support/busybox.hpp"
@@ -43,6 +48,7 @@ struct running {
         const std::string& said = server.output();
         const auto at = said.find("127.0.0.1:");
         url = "http://" + said.substr(at, said.find('\n') - at) + "/";
+        port = kumiki::parse_number<std::uint16_t>(url.substr(17, url.size() - 18)).value_or(0);
     }
     static std::vector<std::string> arguments(const busybox_root& root,
                                               std::vector<std::string> command) {
@@ -51,8 +57,21 @@ struct running {
         return all;
     }
 
+    /// A client, connected.
+    kumiki::unique_fd connect() const {
+        using kumiki::sys::check;
+        kumiki::unique_fd fd(check(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+        const sockaddr_in at{.sin_family = AF_INET,
+                             .sin_port = htons(port),
+                             .sin_addr = {htonl(INADDR_LOOPBACK)},
+                             .sin_zero = {}};
+        check(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&at), sizeof at), "connect");
+        return fd;
+    }
+
     program server;
     std::string url;
+    std::uint16_t port = 0;
 };
 
 }  // namespace
@@ -122,5 +141,20 @@ TEST_CASE("what is no request, or no answer, is said in HTTP's words") {
     CHECK(curl(status + "-d data " + of.url) == " 405");
     CHECK(curl(status + "-H \"A: $(head -c 9000 /dev/zero | tr '\\0' x)\" " + of.url) == " 400");
     of.server.signal(SIGINT);
+    CHECK(of.server.wait().status == 0);
+}
+
+TEST_CASE("a client that asks twice and goes without its answers does not end the server") {
+    REQUIRE_SERVER();
+    const busybox_root root;
+    running of(root);
+    for (int i = 0; i < 4; ++i) {
+        const auto client = of.connect();
+        const std::string_view two = "GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n";
+        REQUIRE(::send(client.get(), two.data(), two.size(), 0) == std::ssize(two));
+    }
+    CHECK(of.server.complains("EPIPE"));
+    CHECK(curl(of.url + "next").starts_with("GET /next in "));
+    of.server.signal(SIGTERM);
     CHECK(of.server.wait().status == 0);
 }

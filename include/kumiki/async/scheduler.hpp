@@ -235,7 +235,8 @@ auto run(Work work, const scheduler_options& options = {}) {
     return io.run(std::invoke(work, io));
 }
 
-/// Writes all of `data`. Lifetime: `data` must live until the task's end.
+/// Writes all of `data`. Into a pipe or socket whose other end has gone it raises SIGPIPE, as write()
+/// does; into a socket, a loop over send() never does. Lifetime: `data` must live until the task's end.
 template <class = void>
 inline task<void> write_all(scheduler& io, int fd, std::span<const std::byte> data) {
     while (!data.empty()) {
