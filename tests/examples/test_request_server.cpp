@@ -1,7 +1,9 @@
 // examples/25_request_server.cpp, asked by curl(1) and by clients that behave badly.
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -67,6 +69,30 @@ struct running {
                              .sin_zero = {}};
         check(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&at), sizeof at), "connect");
         return fd;
+    }
+
+    /// From now on it can have `count` descriptors more.
+    void limit_descriptors(rlim_t count) const {
+        const std::string open = "/proc/" + std::to_string(server.started_as()) + "/fd/";
+        rlimit to{};
+        for (rlim_t free = 0; free < count; ++to.rlim_cur)
+            if (::access((open + std::to_string(to.rlim_cur)).c_str(), F_OK) != 0) ++free;
+        to.rlim_max = to.rlim_cur;
+        kumiki::sys::check(::prlimit(server.started_as(), RLIMIT_NOFILE, &to, nullptr), "prlimit");
+    }
+    /// Its listening socket.
+    kumiki::unique_fd listener() const {
+        const kumiki::unique_fd process(
+            static_cast<int>(::syscall(SYS_pidfd_open, server.started_as(), 0)));
+        for (int number = 0; number < 1024; ++number) {
+            kumiki::unique_fd fd(
+                static_cast<int>(::syscall(SYS_pidfd_getfd, process.get(), number, 0)));
+            int listens = 0;
+            socklen_t size = sizeof listens;
+            ::getsockopt(fd.get(), SOL_SOCKET, SO_ACCEPTCONN, &listens, &size);
+            if (listens != 0) return fd;
+        }
+        return {};
     }
 
     program server;
@@ -155,6 +181,45 @@ TEST_CASE("a client that asks twice and goes without its answers does not end th
     }
     CHECK(of.server.complains("EPIPE"));
     CHECK(curl(of.url + "next").starts_with("GET /next in "));
+    of.server.signal(SIGTERM);
+    CHECK(of.server.wait().status == 0);
+}
+
+TEST_CASE(
+    "a server that has no descriptors left says so, and answers when others have closed theirs") {
+    REQUIRE_SERVER();
+    const busybox_root root;
+    running of(root);
+    of.limit_descriptors(32);
+    std::vector<kumiki::unique_fd> clients;
+    for (int i = 0; i < 60; ++i) clients.push_back(of.connect());
+    REQUIRE(of.server.complains("EMFILE"));
+    clients.clear();
+    CHECK(curl(of.url + "after").starts_with("GET /after in "));
+    of.server.signal(SIGTERM);
+    CHECK(of.server.wait().status == 0);
+}
+
+TEST_CASE("a server that can accept no more ends, and says why") {
+    REQUIRE_SERVER();
+    const busybox_root root;
+    running of(root);
+    const auto listener = of.listener();
+    REQUIRE(listener);
+    REQUIRE(::shutdown(listener.get(), SHUT_RDWR) == 0);
+    const auto ended = of.server.wait();
+    CHECK(ended.status > 0);
+    CHECK(ended.status < 1000);
+    CHECK(ended.err.find("EINVAL") != std::string::npos);
+}
+
+TEST_CASE("idle clients do not keep others out for ever") {
+    REQUIRE_SERVER();
+    const busybox_root root;
+    running of(root);
+    std::vector<kumiki::unique_fd> idle;
+    for (int i = 0; i < 64; ++i) idle.push_back(of.connect());
+    CHECK(curl(of.url + "after").starts_with("GET /after in "));  // some ten seconds later
     of.server.signal(SIGTERM);
     CHECK(of.server.wait().status == 0);
 }
