@@ -208,9 +208,9 @@ nlohmann::json measure_threads(floor_start& bare, kumiki_start& ours, std::size_
     return json;
 }
 
-kumiki::task<void> start_one(kumiki_start& ours, std::vector<sample>& to) {
+/// `start` is when it was asked for, its wait for its turn included.
+kumiki::task<void> start_one(kumiki_start& ours, std::uint64_t start, std::vector<sample>& to) {
     stamp_pipe output;
-    const std::uint64_t start = now();
     {
         kumiki::container_spec spec = ours.spec({"/bin/payload"}, output.write_end());
         auto box = co_await kumiki::container::start(ours.io(), std::move(spec));
@@ -224,7 +224,8 @@ kumiki::task<void> start_one(kumiki_start& ours, std::vector<sample>& to) {
 }
 kumiki::task<void> start_together(kumiki_start& ours, std::size_t count, std::vector<sample>& to) {
     kumiki::scope all(ours.io());
-    for (std::size_t i = 0; i < count; ++i) all.spawn(start_one(ours, to));
+    const std::uint64_t before = now();
+    for (std::size_t i = 0; i < count; ++i) all.spawn(start_one(ours, before, to));
     co_await all.join();
 }
 
