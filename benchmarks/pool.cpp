@@ -39,7 +39,7 @@ nlohmann::json report(std::map<std::string, contender>& field) {
         if (each.first.empty()) continue;
         fmt::print("| {} | {} | {} | {} |\n", name, each.first.size(), cell(each.first),
                    cell(each.released));
-        json["pool"][name] = to_json(each);
+        json["pool"]["kumiki, " + name] = to_json(each);  // so named, --compare looks at them
     }
     fmt::print("\n| ratio of medians (95 %) | first instruction | all released |\n|---|---|---|\n");
     for (const auto& [above, below] : {std::pair{"warm", "cold"}, {"warm+net", "cold+net"}}) {
@@ -94,7 +94,7 @@ void run(const start_options& wanted) {
             const summary s = summarise(row.rates);
             fmt::print("| {} | {:.0f} ({:.0f} to {:.0f}) |\n", row.name, s.median, s.lower_quartile,
                        s.upper_quartile);
-            json["rates"][row.name] = row.rates;
+            json["rates"][fmt::format("kumiki, {}", row.name)]["rates"] = row.rates;
         }
     }
     wanted.write(json);
