@@ -34,7 +34,7 @@ int run(const char* before_path, const char* after_path, double margin) {
     fmt::print("\n| new / old, medians (99 %) | | compared as | |\n|---|---|---|---|\n");
     std::size_t slower = 0;
     for (const change& each : changes) {
-        static constexpr const char* words[] = {"", "faster", "**slower**"};
+        static constexpr const char* words[] = {"", "faster", "**slower**", "too few samples"};
         slower += each.is == verdict::slower ? 1 : 0;
         fmt::print("| {} | {:.2f} ({:.2f} to {:.2f}) | {} | {} |\n", each.name, each.times.value,
                    each.times.low, each.times.high, each.relative ? "times its floor" : "times",

@@ -91,12 +91,13 @@ void report(const std::string& title, const char* unit, const std::vector<series
     for (const series& each : field) {
         const summary s = summarise(each.samples);
         auto& row = json[title][each.name];
+        const bool is_rate = std::string_view(unit) == "Gbit/s";  // --compare turns rates round
         row = {{"unit", unit},
                {"median", s.median},
                {"lower_quartile", s.lower_quartile},
                {"upper_quartile", s.upper_quartile},
                {"min", s.min},
-               {"samples", each.samples}};
+               {is_rate ? "rates" : "samples", each.samples}};
         std::string ratios;
         for (const auto& [above, below] : pairs) {
             const auto other = std::ranges::find(field, below, &series::name);
@@ -144,9 +145,9 @@ void measure_publishing(const network_place& where, std::size_t rounds, nlohmann
     const std::vector<compared> pairs{{transactions[1].name, transactions[0].name},
                                       {transactions[2].name, transactions[0].name}};
     measure(transactions, rounds);
-    report("206 ports published: the transaction", "us", transactions, pairs, json);
+    report("kumiki, 206 ports published: the transaction", "us", transactions, pairs, json);
     measure(endpoints, rounds);
-    report("206 ports published: the endpoint", "us", endpoints, pairs, json);
+    report("kumiki, 206 ports published: the endpoint", "us", endpoints, pairs, json);
 }
 
 void measure_connections(const network_place& where, std::size_t rounds, nlohmann::json& json) {
@@ -193,7 +194,7 @@ void measure_healing(const network_place& where, std::size_t rounds, nlohmann::j
                          [host = hosts.back().get()] { return host->flush(); }});
     }
     measure(field, rounds);
-    const std::string title = "rules are back after a foreign flush";
+    const std::string title = "kumiki's rules are back after a foreign flush";
     report(title, "us", field, {{field[1].name, field[0].name}}, json);
     for (const series& each : field) {
         if (each.samples.empty()) continue;

@@ -90,7 +90,7 @@ void run(const start_options& wanted) {
             const summary s = summarise(row.rates);
             fmt::print("| {} | {:.0f} ({:.0f} to {:.0f}) |\n", row.name, s.median, s.lower_quartile,
                        s.upper_quartile);
-            json["rates"][row.name] = row.rates;
+            json["rates"][fmt::format("kumiki, {}", row.name)]["rates"] = row.rates;
         }
     }
     wanted.write(json);

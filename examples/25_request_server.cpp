@@ -15,6 +15,7 @@
 #include <netinet/tcp.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <string>
 #include <vector>
 
@@ -28,7 +29,7 @@ using namespace std::chrono_literals;
 
 static constexpr std::size_t most_connections = 64;
 static constexpr std::size_t longest_request = 8192;
-static constexpr auto longest_silence = 10s;
+static constexpr auto patience = 10s;  // with a client that says nothing, or takes nothing
 static constexpr const char* default_command =
     "echo \"$REQUEST_METHOD $REQUEST_URI in $(hostname): process $$ of user $(id -u)\"";
 
@@ -91,9 +92,13 @@ static task<std::string> run_request(scheduler& io, container_pool& pool, reques
     co_return answer(ok ? "200 OK" : "502 Bad Gateway", seen->out.text, asked.keep_alive);
 }
 
-/// By send(), which raises no SIGPIPE: a client may be gone before its answer.
-static task<void> send_all(scheduler& io, int fd, std::string_view text) {
-    while (!text.empty()) text.remove_prefix(co_await io.send(fd, std::as_bytes(std::span(text))));
+/// Sends all of `text`. Not by write_all(): a client that has gone would end the server by SIGPIPE.
+static task<void> send_all(scheduler& io, int connection, std::string_view text) {
+    auto rest = std::as_bytes(std::span(text));
+    while (!rest.empty()) {
+        const std::size_t sent = co_await io.send(connection, rest);
+        rest = rest.subspan(sent);
+    }
 }
 
 static task<void> serve(scheduler& io, container_pool& pool, unique_fd connection,
@@ -109,8 +114,8 @@ static task<void> serve(scheduler& io, container_pool& pool, unique_fd connectio
             if (!asked && text.size() < longest_request) {
                 std::byte buffer[4096];
                 const auto size =
-                    co_await with_timeout(io, longest_silence, io.recv(connection.get(), buffer));
-                if (size.value_or(0) == 0) co_return;
+                    co_await with_timeout(io, patience, io.recv(connection.get(), buffer));
+                if (!size || *size == 0) co_return;  // an idle client has no slot for ever
                 text.append(reinterpret_cast<const char*>(buffer), *size);
                 continue;
             }
@@ -121,11 +126,18 @@ static task<void> serve(scheduler& io, container_pool& pool, unique_fd connectio
                 reply = answer("405 Method Not Allowed", "", keep_alive = false);
             else
                 reply = co_await run_request(io, pool, *asked);
-            co_await send_all(io, connection.get(), reply);
+            const bool taken =
+                co_await with_timeout(io, patience, send_all(io, connection.get(), reply));
+            if (!taken) co_return;
         }
     } catch (const error& failure) {  // of this request: the others go on
         fmt::print(stderr, "{}\n", failure.what());
     }
+}
+
+/// Of descriptors or memory: it passes when others have closed theirs.
+static bool is_shortage(int code) {
+    return code == EMFILE || code == ENFILE || code == ENOBUFS || code == ENOMEM;
 }
 
 static task<void> accept_all(scheduler& io, container_pool& pool, const unique_fd& listener,
@@ -136,10 +148,12 @@ static task<void> accept_all(scheduler& io, container_pool& pool, const unique_f
             unique_fd connection = co_await io.accept(listener.get());
             connections.spawn(serve(io, pool, std::move(connection), std::move(slot)));
             continue;
-        } catch (const error& failure) {  // no descriptor is left, say: others will be closed
+        } catch (const error& failure) {
+            if (failure.errno_value() == ECONNABORTED) continue;  // the client has gone already
+            if (!is_shortage(failure.errno_value())) throw;
             fmt::print(stderr, "{}\n", failure.what());
         }
-        co_await io.sleep_for(100ms);
+        co_await io.sleep_for(100ms);  // the client waits in the backlog
     }
 }
 
@@ -173,9 +187,8 @@ static task<void> run_server(scheduler& io, std::uint16_t port, std::string root
     async_semaphore slots(io, most_connections);
     scope connections(io);
     connections.spawn(accept_all(io, pool, listener, slots, connections));
-    co_await signals.next();
-    connections.cancel();
-    co_await connections.join();
+    // Ends by a signal, which stops and awaits all connections, or throws what accept_all() failed with.
+    co_await when_any(signals.next(), connections.join());
     const pool_counters counts = pool.counters();
     fmt::print("{} containers were ready, {} were not\n", counts.warm, counts.cold);
 }

@@ -4,12 +4,13 @@
 // Two runs meet different weather. Where both have measured a floor beside kumiki, what is compared
 // is how many times its floor each was, so what slows all of a run down cancels. A change counts when
 // all of the interval lies beyond `margin`: the noise of one run is in the interval, that between two
-// runs is what the margin is for.
+// runs is what the margin is for. Compared are the series with "kumiki" in their names.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <random>
@@ -24,7 +25,8 @@
 
 namespace bench {
 
-/// Samples by where they stand in a file: "starts / kumiki / first".
+/// Samples by where they stand in a file: "starts / kumiki / first". Less is better in all: "samples"
+/// are times, and "rates", of which more is better, stand as their inverses: "... / kumiki, inverse".
 using all_series = std::map<std::string, std::vector<double>>;
 
 namespace detail {
@@ -34,6 +36,10 @@ inline void collect_series(const nlohmann::json& from, const std::string& at, al
     for (const auto& [key, value] : from.items()) {
         if (key.starts_with("samples") && value.is_array())
             to[at] = value.get<std::vector<double>>();
+        else if (key == "rates" && value.is_array())
+            std::ranges::transform(value.get<std::vector<double>>(),
+                                   std::back_inserter(to[at + ", inverse"]),
+                                   [](double rate) { return 1 / rate; });
         else
             collect_series(value, at.empty() ? key : at + " / " + key, to);
     }
@@ -101,7 +107,11 @@ inline ratio ratio_between_runs(measured before, measured after, std::size_t dra
             .high = quantile(drawn, 0.995)};
 }
 
-enum class verdict : std::uint8_t { same, faster, slower };
+enum class verdict : std::uint8_t { same, faster, slower, too_few_samples };
+
+/// Of fewer, all of one run lie beyond all of the other by chance more often than the interval says:
+/// five do once in 252 times.
+inline constexpr std::size_t least_samples = 5;
 
 /// What has become of one series.
 struct change {
@@ -146,8 +156,11 @@ inline std::vector<change> compare(const all_series& before, const all_series& a
             is.floor = after.at(*floor);
         }
         const ratio times = ratio_between_runs(was, is);
-        changes.push_back(
-            {.name = name, .times = times, .relative = relative, .is = judge(times, margin)});
+        const bool are_enough = std::min(old->second.size(), samples.size()) >= least_samples;
+        changes.push_back({.name = name,
+                           .times = times,
+                           .relative = relative,
+                           .is = are_enough ? judge(times, margin) : verdict::too_few_samples});
     }
     return changes;
 }

@@ -4,7 +4,7 @@ import statistics
 
 
 def series(samples, called="samples", unit=""):
-    """Median and quartiles. Those called "samples" are what --compare looks at: less is better."""
+    """Median and quartiles. --compare looks at those called "samples" (less is better) and "rates" (more is)."""
     quarters = statistics.quantiles(samples, method="inclusive") if len(samples) > 1 else samples * 3
     return {"median" + unit: quarters[1], "lower_quartile" + unit: quarters[0],
             "upper_quartile" + unit: quarters[2], "min" + unit: min(samples), called + unit: list(samples)}

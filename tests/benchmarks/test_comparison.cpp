@@ -41,16 +41,38 @@ TEST_CASE("the series of a file are named by where they stand") {
     CHECK(found.at("rows / ready / raw") == std::vector<double>{7, 8});
 }
 
-TEST_CASE("the suites that have kumiki alone are compared, too") {
-    const auto of = [](const char* text) { return series_in(nlohmann::json::parse(text)); };
-    const auto pool = of(R"({"pool": {"kumiki, warm": {"first": {"samples_us": [1, 2, 3]}}},
-                             "rates": {"cold": [700, 710]}})");
-    CHECK(only(compare(pool, pool, 0.05)).name == "pool / kumiki, warm / first");
-    const auto size = of(R"({"kumiki": {"umbrella": {"samples_us": [8, 8, 9]}}, "binaries": {}})");
-    CHECK(only(compare(size, size, 0.05)).name == "kumiki / umbrella");
-    const auto server = of(R"({"server": {"4": {"httpd": {"latency": {"samples": [5]}},
-        "kumiki": {"latency": {"samples": [6]}, "per_second": {"rates": [300]}}}}})");
-    CHECK(only(compare(server, server, 0.05)).name == "server / 4 / kumiki / latency");
+TEST_CASE("of rates more is better, so they are compared as their inverses") {
+    const auto with_rates = [](double middle, unsigned seed) {
+        return series_in({{"rates", {{"kumiki, cold", {{"rates", noisy(middle, seed)}}}}}});
+    };
+    const all_series before = with_rates(1000, 1);
+    REQUIRE(before.contains("rates / kumiki, cold, inverse"));
+    CHECK(only(compare(before, with_rates(800, 2), 0.05)).is == verdict::slower);
+    CHECK(only(compare(before, with_rates(1200, 3), 0.05)).is == verdict::faster);
+}
+
+TEST_CASE("every suite's file has something to compare") {
+    const char* const files[] = {
+        R"({"starts": {"kumiki+net": {"first": {"samples_us": [1, 2]}}}})",
+        R"({"execs": {"kumiki": {"first": {"samples_us": [1, 2]}}}})",
+        R"({"pool": {"kumiki, warm+net": {"first": {"samples_us": [1, 2]}}}})",
+        R"({"rates": {"kumiki, from a full pool": {"rates": [1, 2]}}})",
+        R"({"rows": {"ready": {"kumiki/epoll": {"samples_ns": [1, 2]}}}})",
+        R"({"a group": {"kumiki": {"samples_us": [1, 2]}}})",
+        R"({"kumiki, 206 ports published": {"0 mappings are there": {"samples": [1, 2]}}})",
+        R"({"to the container": {"kumiki": {"unit": "Gbit/s", "rates": [1, 2]}}})",
+        R"({"levels": {"a process": {"kumiki": {"first": {"samples_us": [1, 2]}}}}})",
+        R"({"together": {"64": {"kumiki": {"first": {"samples_us": [1, 2]}}}}})",
+        R"({"steps": {"kumiki+net": {"mounts": {"kumiki": {"samples_us": [1, 2]}}}}})",
+        R"({"podman": {"kumiki+net": {"first": {"samples_us": [1, 2]}}}})",
+        R"({"server": {"16": {"kumiki": {"latency": {"samples": [1, 2]}}}}})",
+        R"({"kumiki": {"umbrella": {"samples_us": [1, 2]}}, "umbrella_wall": {"samples_us": [1]}})",
+        R"({"kumiki": {"headers": {"async/task.hpp": {"samples_us": [1, 2]}}}})"};
+    for (const char* file : files) {
+        CAPTURE(file);
+        const all_series found = series_in(nlohmann::json::parse(file));
+        CHECK(compare(found, found, 0.05).size() == 1);
+    }
 }
 
 TEST_CASE("a run that is a fifth slower is slower, and a fifth faster is faster") {
@@ -96,11 +118,17 @@ TEST_CASE("what is not kumiki's, or in one of the files only, is not judged") {
     CHECK(compare(before, after, 0.05).empty());
 }
 
-TEST_CASE("an empty series is no difference") {
+TEST_CASE("too few samples are compared and not judged") {
     const all_series some{{"kumiki", noisy(1000, 1)}};
-    const all_series none{{"kumiki", {}}};
-    CHECK(only(compare(some, none, 0.05)).is == verdict::same);
-    CHECK(only(compare(none, some, 0.05)).is == verdict::same);
+    for (const std::size_t count : {0U, 1U, 4U}) {
+        CAPTURE(count);
+        const all_series few{{"kumiki", noisy(2000, 2, count)}};
+        CHECK(only(compare(some, few, 0.05)).is == verdict::too_few_samples);
+        CHECK(only(compare(few, some, 0.05)).is == verdict::too_few_samples);
+        CHECK((only(compare(some, few, 0.05)).times.value > 1) == (count > 0));
+    }
+    const all_series enough{{"kumiki", noisy(2000, 2, 5)}};
+    CHECK(only(compare(some, enough, 0.05)).is == verdict::slower);
 }
 
 TEST_CASE("the same two runs are judged alike every time") {

@@ -1,8 +1,9 @@
-// examples/25_request_server.cpp, asked by curl(1).
+// examples/25_request_server.cpp, asked by curl(1) and by clients that behave badly.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -14,6 +15,7 @@
 
 #include <kumiki/core/text.hpp>
 #include <kumiki/core/unique_fd.hpp>
+#include <kumiki/sys/check.hpp>
 
 #include "examples/program.hpp"
 #include "support/busybox.hpp"
@@ -49,6 +51,7 @@ struct running {
         const std::string& said = server.output();
         const auto at = said.find("127.0.0.1:");
         url = "http://" + said.substr(at, said.find('\n') - at) + "/";
+        port = kumiki::parse_number<std::uint16_t>(url.substr(17, url.size() - 18)).value_or(0);
     }
     static std::vector<std::string> arguments(const busybox_root& root,
                                               std::vector<std::string> command) {
@@ -57,22 +60,45 @@ struct running {
         return all;
     }
 
-    /// A connection that has not asked for anything.
+    /// A client, connected.
     kumiki::unique_fd connect() const {
-        std::string_view port = url;
-        port.remove_prefix(port.rfind(':') + 1);
-        port.remove_suffix(1);
-        kumiki::unique_fd made(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-        sockaddr_in at{};
-        at.sin_family = AF_INET;
-        at.sin_port = htons(kumiki::parse_number<std::uint16_t>(port).value());
-        at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        REQUIRE(::connect(made.get(), reinterpret_cast<const sockaddr*>(&at), sizeof at) == 0);
-        return made;
+        using kumiki::sys::check;
+        kumiki::unique_fd fd(check(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+        const sockaddr_in at{.sin_family = AF_INET,
+                             .sin_port = htons(port),
+                             .sin_addr = {htonl(INADDR_LOOPBACK)},
+                             .sin_zero = {}};
+        check(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&at), sizeof at), "connect");
+        return fd;
+    }
+
+    /// From now on it can have `count` descriptors more.
+    void limit_descriptors(rlim_t count) const {
+        const std::string open = "/proc/" + std::to_string(server.started_as()) + "/fd/";
+        rlimit to{};
+        for (rlim_t free = 0; free < count; ++to.rlim_cur)
+            if (::access((open + std::to_string(to.rlim_cur)).c_str(), F_OK) != 0) ++free;
+        to.rlim_max = to.rlim_cur;
+        kumiki::sys::check(::prlimit(server.started_as(), RLIMIT_NOFILE, &to, nullptr), "prlimit");
+    }
+    /// Its listening socket.
+    kumiki::unique_fd listener() const {
+        const kumiki::unique_fd process(
+            static_cast<int>(::syscall(SYS_pidfd_open, server.started_as(), 0)));
+        for (int number = 0; number < 1024; ++number) {
+            kumiki::unique_fd fd(
+                static_cast<int>(::syscall(SYS_pidfd_getfd, process.get(), number, 0)));
+            int listens = 0;
+            socklen_t size = sizeof listens;
+            ::getsockopt(fd.get(), SOL_SOCKET, SO_ACCEPTCONN, &listens, &size);
+            if (listens != 0) return fd;
+        }
+        return {};
     }
 
     program server;
     std::string url;
+    std::uint16_t port = 0;
 };
 
 }  // namespace
@@ -145,37 +171,56 @@ TEST_CASE("what is no request, or no answer, is said in HTTP's words") {
     CHECK(of.server.wait().status == 0);
 }
 
-TEST_CASE("a client that goes before its answers takes nothing from the others") {
+TEST_CASE("a client that asks twice and goes without its answers does not end the server") {
     REQUIRE_SERVER();
     const busybox_root root;
     running of(root);
-    for (int i = 0; i < 5; ++i) {
-        const kumiki::unique_fd client = of.connect();
+    for (int i = 0; i < 4; ++i) {
+        const auto client = of.connect();
         const std::string_view two = "GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n";
-        CHECK(::send(client.get(), two.data(), two.size(), MSG_NOSIGNAL) ==
-              static_cast<ssize_t>(two.size()));
+        REQUIRE(::send(client.get(), two.data(), two.size(), 0) == std::ssize(two));
     }
-    CHECK(curl(of.url + "other").starts_with("GET /other in "));
+    CHECK(of.server.complains("EPIPE"));
+    CHECK(curl(of.url + "next").starts_with("GET /next in "));
     of.server.signal(SIGTERM);
     CHECK(of.server.wait().status == 0);
 }
 
-TEST_CASE("more clients than there are descriptors are served one after the other") {
+TEST_CASE(
+    "a server that has no descriptors left says so, and answers when others have closed theirs") {
     REQUIRE_SERVER();
     const busybox_root root;
     running of(root);
-    // What it has now, and a few more.
-    const std::string process = "/proc/" + std::to_string(of.server.started_as());
-    const auto open = std::distance(std::filesystem::directory_iterator(process + "/fd"),
-                                    std::filesystem::directory_iterator());
-    const rlimit few{static_cast<rlim_t>(open + 12), static_cast<rlim_t>(open + 12)};
-    REQUIRE(::prlimit(of.server.started_as(), RLIMIT_NOFILE, &few, nullptr) == 0);
-    {
-        std::vector<kumiki::unique_fd> idle;
-        for (int i = 0; i < 30; ++i) idle.push_back(of.connect());
-        REQUIRE(of.server.complains("EMFILE"));
-    }
+    of.limit_descriptors(32);
+    std::vector<kumiki::unique_fd> clients;
+    for (int i = 0; i < 60; ++i) clients.push_back(of.connect());
+    REQUIRE(of.server.complains("EMFILE"));
+    clients.clear();
     CHECK(curl(of.url + "after").starts_with("GET /after in "));
+    of.server.signal(SIGTERM);
+    CHECK(of.server.wait().status == 0);
+}
+
+TEST_CASE("a server that can accept no more ends, and says why") {
+    REQUIRE_SERVER();
+    const busybox_root root;
+    running of(root);
+    const auto listener = of.listener();
+    REQUIRE(listener);
+    REQUIRE(::shutdown(listener.get(), SHUT_RDWR) == 0);
+    const auto ended = of.server.wait();
+    CHECK(ended.status > 0);
+    CHECK(ended.status < 1000);
+    CHECK(ended.err.find("EINVAL") != std::string::npos);
+}
+
+TEST_CASE("idle clients do not keep others out for ever") {
+    REQUIRE_SERVER();
+    const busybox_root root;
+    running of(root);
+    std::vector<kumiki::unique_fd> idle;
+    for (int i = 0; i < 64; ++i) idle.push_back(of.connect());
+    CHECK(curl(of.url + "after").starts_with("GET /after in "));  // some ten seconds later
     of.server.signal(SIGTERM);
     CHECK(of.server.wait().status == 0);
 }
