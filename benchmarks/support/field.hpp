@@ -5,9 +5,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/utsname.h>
-#include <time.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdio>
 #include <exception>
@@ -47,9 +47,8 @@ inline void stop_when_asked() {
 }
 
 /// Lets what the last start left to the kernel's workers run, and the next start find a quiet machine.
-inline void settle() {
-    const timespec pause{.tv_sec = 0, .tv_nsec = 2'000'000};
-    ::nanosleep(&pause, nullptr);
+inline void settle(std::chrono::milliseconds pause = std::chrono::milliseconds(2)) {
+    std::this_thread::sleep_for(pause);
 }
 
 /// Measures all, interleaved: each round starts every contender once, in an order of its own, so

@@ -11,7 +11,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-task<std::size_t> read_one(scheduler& io, int fd) {
+task<std::size_t> read_one_byte(scheduler& io, int fd) {
     std::byte one[1];
     const std::size_t count = co_await io.read(fd, one);
     co_return count;
@@ -27,7 +27,7 @@ TEST_CASE("two readers of one pipe are both served", "[epoll]") {
     KUMIKI_ON_BOTH_BACKENDS(io);
     const auto pipe = make_pipe(O_NONBLOCK);
     const auto counts =
-        io.run(when_all(read_one(io, pipe.first.get()), read_one(io, pipe.first.get()),
+        io.run(when_all(read_one_byte(io, pipe.first.get()), read_one_byte(io, pipe.first.get()),
                         put_later(io, pipe.second.get(), "ab")));
     CHECK(std::get<0>(counts) == 1);
     CHECK(std::get<1>(counts) == 1);
@@ -38,10 +38,10 @@ TEST_CASE("a descriptor number is used again for another file", "[epoll]") {
     for (int round = 0; round < 20; ++round) {
         const auto pipe = make_pipe(O_NONBLOCK);  // the same two numbers each time
         if (round % 2 == 0) {
-            CHECK(!io.run(with_timeout(io, 1ms, read_one(io, pipe.first.get()))).has_value());
+            CHECK(!io.run(with_timeout(io, 1ms, read_one_byte(io, pipe.first.get()))).has_value());
         } else {
-            const auto counts = io.run(
-                when_all(read_one(io, pipe.first.get()), put_later(io, pipe.second.get(), "a")));
+            const auto counts = io.run(when_all(read_one_byte(io, pipe.first.get()),
+                                                put_later(io, pipe.second.get(), "a")));
             CHECK(std::get<0>(counts) == 1);
         }
     }
@@ -50,7 +50,7 @@ TEST_CASE("a descriptor number is used again for another file", "[epoll]") {
 TEST_CASE("one waits on in a descriptor on which another was stopped", "[epoll]") {
     KUMIKI_ON_BOTH_BACKENDS(io);
     const auto pipe = make_pipe();
-    const auto counts = io.run(when_all(read_one(io, pipe.first.get()),
+    const auto counts = io.run(when_all(read_one_byte(io, pipe.first.get()),
                                         with_timeout(io, 1ms, io.poll(pipe.first.get(), POLLPRI)),
                                         put_later(io, pipe.second.get(), "a")));
     CHECK(std::get<0>(counts) == 1);
@@ -64,7 +64,7 @@ TEST_CASE("the end of a stream is seen by who waits for it", "[epoll]") {
         co_await on.sleep_for(1ms);
         end.reset();
     };
-    const auto counts =
-        io.run(when_all(read_one(io, pipe.first.get()), close_later(io, std::move(pipe.second))));
+    const auto counts = io.run(
+        when_all(read_one_byte(io, pipe.first.get()), close_later(io, std::move(pipe.second))));
     CHECK(std::get<0>(counts) == 0);
 }

@@ -28,9 +28,9 @@ task<std::size_t> depth_of(std::size_t left) {
     const std::size_t below = co_await depth_of(left - 1);
     co_return below + 1;
 }
-task<void> nothing() { co_return; }
+task<void> nothing_at_all() { co_return; }
 task<void> call_until(const bool& done) {
-    while (!done) co_await nothing();
+    while (!done) co_await nothing_at_all();
 }
 task<void> set_later(scheduler& io, bool& done) {
     co_await io.sleep_for(std::chrono::milliseconds(2));

@@ -129,3 +129,13 @@ bool eventually(Condition condition) {
 }
 
 }  // namespace kumiki_test
+
+/// Skips the test that runs where cgroup v2 has not the controllers of `set`.
+#define NEED(set)                                                                                  \
+    if (const auto why = ::kumiki_test::missing(set); !why.empty()) KUMIKI_SKIP(why)
+/// Skips it where no groups can be made.
+#define NEED_GROUPS() NEED(::kumiki::controllers::none)
+/// And runs it on each backend, with `io` as its scheduler.
+#define NEED_GROUPS_AND_SCHEDULER(io)                                                              \
+    NEED_GROUPS();                                                                                 \
+    KUMIKI_ON_BOTH_BACKENDS(io)

@@ -26,10 +26,6 @@ using kumiki_test::exists;
 
 namespace {
 
-#define NEED(set)                                                                                  \
-    if (const auto why = kumiki_test::missing(set); !why.empty()) KUMIKI_SKIP(why)
-#define NEED_GROUPS() NEED(controllers::none)
-
 std::vector<std::string> groups_in(const cgroup_root& root) {
     return detail::child_groups(root.group().fd());
 }

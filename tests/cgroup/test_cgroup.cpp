@@ -21,9 +21,6 @@ using kumiki_test::group_of;
 
 namespace {
 
-#define NEED_GROUPS()                                                                              \
-    if (const auto why = kumiki_test::missing(); !why.empty()) KUMIKI_SKIP(why)
-
 char state_of(pid_t pid) {
     const auto text = sys::read_file_at(AT_FDCWD, "/proc/" + std::to_string(pid) + "/stat");
     return text.at(text.rfind(')') + 2);

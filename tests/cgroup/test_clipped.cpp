@@ -9,10 +9,7 @@
 
 using namespace kumiki;
 using namespace kumiki::literals;
-using clipped = std::vector<clipped_limit>;
-
-#define NEED(set)                                                                                  \
-    if (const auto why = kumiki_test::missing(set); !why.empty()) KUMIKI_SKIP(why)
+using clipped_list = std::vector<clipped_limit>;
 
 TEST_CASE("what is in force is told apart from what was asked for") {
     using detail::is_in_force;
@@ -44,25 +41,25 @@ TEST_CASE("a group above that allows less is named with what it allows [vm]", "[
     auto root = kumiki_test::make_root();
     const auto above = root.create("above", {.memory = 32_MiB, .cpu = cpus(0.5), .pids = 10});
     auto below = cgroup_root::open_below(above.path(), "below");
-    clipped told;
+    clipped_list told;
     const auto group =
         below.create("inner", {.memory = 64_MiB, .cpu = cpus(0.6), .pids = 10}, told);
     CHECK(group.read("memory.max") == "67108864\n");  // the file itself keeps silent
-    CHECK(told == clipped{{"memory.max", "67108864", "33554432", above.path()},
-                          {"cpu.max", "60000 100000", "50000 100000", above.path()}});
+    CHECK(told == clipped_list{{"memory.max", "67108864", "33554432", above.path()},
+                               {"cpu.max", "60000 100000", "50000 100000", above.path()}});
     // What is not protected above is not protected below: nothing of it is in force.
     const auto low = settings_of({.memory_low = 1_MiB});
     write_settings(group, low);
     CHECK(clipped_limits(group, low) ==
-          clipped{{"memory.low", "1048576", "0", below.group().path()}});
+          clipped_list{{"memory.low", "1048576", "0", below.group().path()}});
 }
 
 TEST_CASE("a limit that was rounded is told when the group is made [vm]", "[vm]") {
     NEED(controllers::memory);
     auto root = kumiki_test::make_root();
-    clipped told{{"stale", "", ""}};
+    clipped_list told{{"stale", "", ""}};
     const auto group = root.create("rounded", {.memory = bytes{(32U << 20) + 100}}, told);
-    CHECK(told == clipped{{"memory.max", "33554532", "33554432"}});
+    CHECK(told == clipped_list{{"memory.max", "33554532", "33554432"}});
     const auto other = root.create("exact", {.memory = 32_MiB}, told);
     CHECK(told.empty());
 }
@@ -71,7 +68,7 @@ TEST_CASE("a partition that the kernel cannot make is told with its reason [vm]"
     NEED(controllers::cpuset);
     auto root = kumiki_test::make_root();
     // The group above is no partition.
-    clipped told;
+    clipped_list told;
     const auto group =
         root.create("partition", {.cpuset_cpus = "0", .cpuset_kind = cpuset_partition::root}, told);
     const auto shown = group.read("cpuset.cpus.partition");
@@ -90,11 +87,11 @@ TEST_CASE("processors that are not there are told [vm]", "[vm]") {
     auto root = kumiki_test::make_root();
     const auto there =
         trim(cgroup::open(root.hierarchy().mount().mount_point).read("cpuset.cpus.effective"));
-    clipped told;
+    clipped_list told;
     const auto wanted = std::string(there) + ",4000";
     try {
         const auto group = root.create("processors", {.cpuset_cpus = wanted}, told);
-        CHECK(told == clipped{{"cpuset.cpus", wanted, std::string(there)}});
+        CHECK(told == clipped_list{{"cpuset.cpus", wanted, std::string(there)}});
     } catch (const limit_refused& refused) {
         // A kernel that is built for fewer than that says so at once.
         CHECK(refused.key() == "cpuset.cpus");

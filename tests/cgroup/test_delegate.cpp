@@ -13,9 +13,6 @@
 using namespace kumiki;
 using kumiki_test::child;
 
-#define NEED_GROUPS()                                                                              \
-    if (const auto why = kumiki_test::missing(); !why.empty()) KUMIKI_SKIP(why)
-
 namespace {
 
 struct place {

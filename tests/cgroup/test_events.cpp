@@ -14,6 +14,7 @@
 #include <kumiki/async/when.hpp>
 #include <kumiki/cgroup/events.hpp>
 
+#include "async/both_backends.hpp"
 #include "cgroup/fixture.hpp"
 #include "support/catch.hpp"
 
@@ -27,13 +28,6 @@ using kind = cgroup_event_kind;
 namespace {
 
 /// Each test runs on both engines of the scheduler.
-#define NEED_GROUPS_AND_SCHEDULER(io)                                                              \
-    if (const auto why = kumiki_test::missing(); !why.empty()) KUMIKI_SKIP(why);                   \
-    const auto backend = GENERATE(io_backend::io_uring, io_backend::epoll);                        \
-    CAPTURE(to_string(backend));                                                                   \
-    std::optional<scheduler> chosen(std::in_place, scheduler_options{.backend = backend});         \
-    scheduler& io = *chosen
-
 /// The next event, for which it waits at most five seconds.
 task<std::optional<cgroup_event>> next(scheduler& io, stream<cgroup_event>& events) {
     auto taken = co_await with_timeout(io, 5s, events.next());

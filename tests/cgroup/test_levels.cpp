@@ -14,9 +14,6 @@
 using namespace kumiki;
 using kumiki_test::child;
 
-#define NEED_GROUPS()                                                                              \
-    if (const auto why = kumiki_test::missing(); !why.empty()) KUMIKI_SKIP(why)
-
 TEST_CASE("each level from the top to a group is told as its files show it") {
     NEED_GROUPS();
     auto root = kumiki_test::make_root();

@@ -20,9 +20,6 @@ using namespace kumiki::literals;
 using kumiki_test::child;
 using settings = std::vector<cgroup_setting>;
 
-#define NEED(set)                                                                                  \
-    if (const auto why = kumiki_test::missing(set); !why.empty()) KUMIKI_SKIP(why)
-
 TEST_CASE("limits stand for the kernel's files and values") {
     CHECK(settings_of({}).empty());
     CHECK(settings_of({.memory = 64_MiB, .cpu = cpus(0.5), .pids = 32}) ==

@@ -27,9 +27,6 @@ using kumiki_test::group_of;
 
 namespace {
 
-#define NEED_GROUPS()                                                                              \
-    if (const auto why = kumiki_test::missing(); !why.empty()) KUMIKI_SKIP(why)
-
 /// A group as a service manager delegates it, with a program in it.
 struct service {
     std::string path{};

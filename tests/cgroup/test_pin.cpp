@@ -12,9 +12,6 @@ using namespace kumiki;
 using kumiki_test::child;
 using kumiki_test::exists;
 
-#define NEED_GROUPS()                                                                              \
-    if (const auto why = kumiki_test::missing(); !why.empty()) KUMIKI_SKIP(why)
-
 TEST_CASE("a pinned group stays without process and handle, and is found again") {
     NEED_GROUPS();
     auto root = kumiki_test::make_root();

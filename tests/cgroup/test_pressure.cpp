@@ -38,7 +38,7 @@ task<std::optional<pressure>> first(stream<pressure>& told) {
     co_return one;
 }
 
-task<void> remove_soon(scheduler& io, cgroup group) {
+task<void> remove_a_little_later(scheduler& io, cgroup group) {
     co_await io.sleep_for(5ms);
     group.destroy();
 }
@@ -67,7 +67,7 @@ task<void> tell_of_cpu(scheduler& io, cgroup_root& root) {
                                                       if (!one) co_return true;
                                                   }
                                               }(told)),
-                                 remove_soon(io, std::move(group)));
+                                 remove_a_little_later(io, std::move(group)));
     CHECK(std::get<0>(end).has_value());
 }
 

@@ -37,9 +37,6 @@ using namespace std::chrono_literals;
 using kumiki_test::child;
 using kumiki_test::eventually;
 
-#define NEED(set)                                                                                  \
-    if (const auto why = kumiki_test::missing(set); !why.empty()) KUMIKI_SKIP(why)
-
 namespace {
 
 using steady = std::chrono::steady_clock;

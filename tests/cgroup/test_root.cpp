@@ -18,13 +18,6 @@ using kumiki_test::any_controller;
 using kumiki_test::child;
 using kumiki_test::exists;
 
-namespace {
-
-#define NEED_GROUPS()                                                                              \
-    if (const auto why = kumiki_test::missing(); !why.empty()) KUMIKI_SKIP(why)
-
-}  // namespace
-
 TEST_CASE("the group of one's groups goes with the last that uses it") {
     NEED_GROUPS();
     std::string path;

@@ -18,9 +18,6 @@ using kumiki_test::exists;
 
 namespace {
 
-#define NEED_GROUPS()                                                                              \
-    if (const auto why = kumiki_test::missing(); !why.empty()) KUMIKI_SKIP(why)
-
 /// Memory that forked processes share.
 class shared_counter {
   public:

@@ -11,9 +11,6 @@
 using namespace kumiki;
 using namespace kumiki::literals;
 
-#define NEED(set)                                                                                  \
-    if (const auto why = kumiki_test::missing(set); !why.empty()) KUMIKI_SKIP(why)
-
 TEST_CASE("a limit that is refused puts back those before it") {
     if (const auto why = kumiki_test::missing(); !why.empty()) KUMIKI_SKIP(why);
     auto root = kumiki_test::make_root();

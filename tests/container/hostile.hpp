@@ -140,16 +140,16 @@ inline std::map<std::string, std::string> host_parameters() {
 }
 
 /// All that an escape could have changed, as a value.
-struct witness {
+struct tree_witness {
     std::map<std::string, std::string> sentinel;
     std::map<std::string, std::string> parameters;
     std::vector<std::string> mounts;
 
-    static witness of(const sentinel_tree& tree) {
+    static tree_witness of(const sentinel_tree& tree) {
         return {tree.snapshot(), host_parameters(), holdings::lines("/proc/self/mountinfo")};
     }
     /// What is another now than it was `before`; empty: nothing is.
-    std::string changes_since(const witness& before) const {
+    std::string changes_since(const tree_witness& before) const {
         std::string text = changes(before.sentinel, sentinel);
         text += changes(before.parameters, parameters);
         if (mounts != before.mounts) text += "the host's mounts\n";

@@ -7,7 +7,12 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstddef>
+#include <filesystem>
+#include <fstream>
 #include <functional>
+#include <iterator>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +22,7 @@
 #include <kumiki/container/container.hpp>
 
 #include "support/busybox.hpp"
+#include "support/failure.hpp"
 #include "support/leaks.hpp"
 
 namespace kumiki_test {
@@ -31,6 +37,56 @@ inline container_spec shell_spec(const busybox_root& root, std::string script) {
     spec.rootfs = rootfs::overlay(root.path());
     spec.process.args = {"sh", "-c", std::move(script)};
     return spec;
+}
+
+/// The root filesystem of all who do not change it.
+inline const busybox_root& busybox() {
+    static const busybox_root root;
+    return root;
+}
+
+inline container_spec shell(std::string script, std::vector<mount_description> mounts = {}) {
+    container_spec spec = shell_spec(busybox(), std::move(script));
+    spec.mounts = std::move(mounts);
+    return spec;
+}
+
+inline user_mapping mapped_ids() {
+    return {id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})};
+}
+
+/// In a user namespace of its own.
+inline container_spec with_users(container_spec spec) {
+    spec.user_namespace = mapped_ids();
+    return spec;
+}
+
+inline exec_spec command(std::string script) { return {.args = {"sh", "-c", std::move(script)}}; }
+
+/// A root filesystem with nothing in it: for what is not started.
+inline const temporary_directory& empty_root() {
+    static const temporary_directory root;
+    return root;
+}
+
+inline container_spec good_spec() {
+    container_spec spec;
+    spec.rootfs = rootfs::overlay(empty_root().path());
+    spec.process.args = {"true"};
+    return spec;
+}
+
+inline bool contains(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
+
+inline std::string text_of(const std::filesystem::path& path) {
+    std::ifstream file(path);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+inline bool has_controllers(controllers wanted) {
+    return has(cgroup_root::open().available(), wanted);
 }
 
 inline task<container_result> start_and_wait(scheduler& io, container_spec spec) {
@@ -56,6 +112,25 @@ struct pipe_pair {
     }
 };
 
+/// All that can be read, from a descriptor or a container's pipe.
+template <class Read>
+task<std::string> read_all_by(Read read) {
+    std::string text;
+    for (;;) {
+        std::byte buffer[4096];
+        auto size = co_await read(buffer);
+        if (size == 0) break;
+        text.append(reinterpret_cast<const char*>(buffer), size);
+    }
+    co_return text;
+}
+inline task<std::string> read_all(scheduler& io, int fd) {
+    return read_all_by([&io, fd](std::span<std::byte> to) { return io.read(fd, to); });
+}
+inline task<std::string> read_all(pipe_reader& from) {
+    return read_all_by([&from](std::span<std::byte> to) { return from.read(to); });
+}
+
 /// Runs `spec` to its end and yields what it wrote to its standard output and error.
 inline task<outcome> start_and_read(scheduler& io, container_spec spec) {
     pipe_pair pipe;
@@ -64,12 +139,7 @@ inline task<outcome> start_and_read(scheduler& io, container_spec spec) {
     auto box = co_await container::start(io, std::move(spec));
     pipe.out.reset();
     outcome seen;
-    for (;;) {
-        std::byte buffer[4096];
-        auto size = co_await io.read(pipe.in.get(), buffer);
-        if (size == 0) break;
-        seen.output.append(reinterpret_cast<const char*>(buffer), size);
-    }
+    seen.output = co_await read_all(io, pipe.in.get());
     seen.result = co_await box.wait();
     co_return seen;
 }
@@ -77,6 +147,11 @@ inline task<outcome> start_and_read(scheduler& io, container_spec spec) {
 inline outcome run_shell(container_spec spec) {
     scheduler io;
     return io.run(start_and_read(io, std::move(spec)));
+}
+
+/// The error of a start.
+inline error refusal(container_spec spec) {
+    return failure_of([&] { run_shell(std::move(spec)); });
 }
 
 using use_container = std::function<void(container&)>;

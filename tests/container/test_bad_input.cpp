@@ -24,11 +24,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-const busybox_root& busybox() {
-    static const busybox_root root;
-    return root;
-}
-
 using change_spec = std::function<void(container_spec&)>;
 
 /// What is wrong, and what the message must name.

@@ -12,21 +12,13 @@
 
 using namespace kumiki;
 using namespace std::chrono_literals;
+using kumiki_test::busybox;
 using kumiki_test::busybox_root;
+using kumiki_test::command;
 using kumiki_test::holdings;
+using kumiki_test::shell;
 
 namespace {
-
-const busybox_root& busybox() {
-    static const busybox_root root;
-    return root;
-}
-
-container_spec shell(std::string script) {
-    return kumiki_test::shell_spec(busybox(), std::move(script));
-}
-
-exec_spec command(std::string script) { return {.args = {"sh", "-c", std::move(script)}}; }
 
 captured<container_result> started(std::string script, capture_options options = {}) {
     scheduler io;

@@ -23,22 +23,15 @@
 using namespace kumiki;
 using namespace kumiki::literals;
 using namespace std::chrono_literals;
+using kumiki_test::busybox;
 using kumiki_test::busybox_root;
 using kumiki_test::holdings;
 using kumiki_test::outcome;
 using kumiki_test::run_shell;
+using kumiki_test::shell;
 namespace fs = std::filesystem;
 
 namespace {
-
-const busybox_root& busybox() {
-    static const busybox_root root;
-    return root;
-}
-
-container_spec shell(std::string script) {
-    return kumiki_test::shell_spec(busybox(), std::move(script));
-}
 
 /// What is held once the library has what it keeps for the life of the process.
 holdings settled_holdings() {
@@ -63,7 +56,7 @@ TEST_CASE("a container runs its command and yields its exit status") {
 TEST_CASE("each namespace of a container is another than the supervisor's") {
     scheduler io;
     auto spec = shell("sleep 30");
-    spec.user_namespace = user_mapping{id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})};
+    spec.user_namespace = kumiki_test::mapped_ids();
     spec.time_namespace = clock_offsets{.monotonic = 1000s};
     kumiki_test::with_container(io, std::move(spec), [](container& box) {
         for (const auto& kind : namespace_kinds) {

@@ -168,7 +168,7 @@ class spoiled_root : public busybox_root {
     std::string at(const std::string& inside) const { return path() + inside; }
 };
 
-container_spec shell(const spoiled_root& root, std::string script) {
+container_spec spoiled_shell(const spoiled_root& root, std::string script) {
     return shell_spec(root, std::move(script));
 }
 
@@ -201,19 +201,6 @@ attempt try_start(container_spec spec) {
     }
 }
 
-exec_spec command(std::string script) { return {.args = {"sh", "-c", std::move(script)}}; }
-
-task<std::string> read_to_end(scheduler& io, int fd) {
-    std::string text;
-    for (;;) {
-        std::byte buffer[4096];
-        auto size = co_await io.read(fd, buffer);
-        if (size == 0) break;
-        text.append(reinterpret_cast<const char*>(buffer), size);
-    }
-    co_return text;
-}
-
 task<std::string> exec_and_read(scheduler& io, container_spec spec, exec_spec wanted) {
     auto box = co_await container::start(io, std::move(spec));
     pipe_pair pipe;
@@ -221,7 +208,7 @@ task<std::string> exec_and_read(scheduler& io, container_spec spec, exec_spec wa
     wanted.stdio = {null.get(), pipe.out.get(), pipe.out.get()};
     auto process = co_await box.exec(std::move(wanted));
     pipe.out.reset();
-    auto text = co_await read_to_end(io, pipe.in.get());
+    auto text = co_await read_all(io, pipe.in.get());
     co_await process.wait();
     co_return text;
 }
@@ -268,7 +255,7 @@ TEST_CASE("a symlinked /proc or /sys is refused (CVE-2019-19921, CVE-2023-27561)
     fs::create_directories(root.at("/tmp/fake/self/attr"));
     fs::create_symlink(target, root.at("/" + place));
     for (const bool overlay : {true, false}) {
-        auto spec = shell(root, "echo started");
+        auto spec = spoiled_shell(root, "echo started");
         if (!overlay) spec.rootfs = rootfs::directory(root.path());
         const auto seen = try_start(std::move(spec));
         CHECK(seen.step == place);
@@ -282,9 +269,9 @@ TEST_CASE("what covers a masked file is our own, whatever is at /dev/null (CVE-2
     write_text(volume.path() + "/file", "spoiled\n");
     // The caller's mount comes to lie where the image wants it.
     fs::create_symlink("/dev", root.at("/data"));
-    auto spec = shell(root,
-                      "cat /dev/null; cat /proc/keys /proc/timer_list; "
-                      "{ echo x > /proc/keys; } 2>/tmp/e; cat /proc/keys; echo end");
+    auto spec = spoiled_shell(root,
+                              "cat /dev/null; cat /proc/keys /proc/timer_list; "
+                              "{ echo x > /proc/keys; } 2>/tmp/e; cat /proc/keys; echo end");
     spec.mounts = {bind_mount{.source = volume.path() + "/file", .target = "/data/null"}};
     CHECK(try_start(std::move(spec)).output == "spoiled\nend\n");
     CHECK(text_of(volume.path() + "/file") == "spoiled\n");
@@ -296,10 +283,10 @@ TEST_CASE("/dev/console is the payload's terminal and nothing else (CVE-2025-525
     fs::create_directories(root.at("/dev/pts"));
     for (const char* name : {"/dev/console", "/dev/pts/0", "/dev/ptmx", "/dev/pts/ptmx"})
         fs::create_symlink(sentinel.file(), root.at(name));
-    const auto untouched = witness::of(sentinel);
-    auto spec = shell(root,
-                      "echo to the console > /dev/console; stat -c %t:%T /dev/console; "
-                      "readlink /proc/self/fd/0; sleep 30");
+    const auto untouched = tree_witness::of(sentinel);
+    auto spec = spoiled_shell(root,
+                              "echo to the console > /dev/console; stat -c %t:%T /dev/console; "
+                              "readlink /proc/self/fd/0; sleep 30");
     spec.process.terminal = terminal_size{};
     scheduler io;
     std::string seen;
@@ -314,7 +301,7 @@ TEST_CASE("/dev/console is the payload's terminal and nothing else (CVE-2025-525
         }
     });
     CHECK(seen == "to the console\r\n88:0\r\n/dev/pts/0\r\n");
-    CHECK(witness::of(sentinel).changes_since(untouched) == "");
+    CHECK(tree_witness::of(sentinel).changes_since(untouched) == "");
 }
 
 TEST_CASE("procfs is written through our own and never a covered one (CVE-2025-52881)") {
@@ -326,8 +313,8 @@ TEST_CASE("procfs is written through our own and never a covered one (CVE-2025-5
     fs::create_directories(volume.path() + "/ipv4");
     fs::create_symlink(sentinel.file(), volume.path() + "/ipv4/ip_forward");
     fs::create_symlink("/proc", root.at("/data"));
-    const auto untouched = witness::of(sentinel);
-    auto spec = shell(root, "sleep 30");
+    const auto untouched = tree_witness::of(sentinel);
+    auto spec = spoiled_shell(root, "sleep 30");
     spec.mounts = {bind_mount{.source = volume.path(), .target = "/data/1"},
                    bind_mount{.source = volume.path(), .target = "/data/sys/net"}};
     spec.process.oom_score_adj = 500;
@@ -339,7 +326,7 @@ TEST_CASE("procfs is written through our own and never a covered one (CVE-2025-5
         CHECK(text_of(of + "/oom_score_adj") == "500\n");
         CHECK(text_of(of + "/timens_offsets").find("1000") != std::string::npos);
     });
-    CHECK(witness::of(sentinel).changes_since(untouched) == "");
+    CHECK(tree_witness::of(sentinel).changes_since(untouched) == "");
 }
 
 TEST_CASE("a symlinked /dev gets no device nodes, wherever it leads (CVE-2026-47766)") {
@@ -348,14 +335,14 @@ TEST_CASE("a symlinked /dev gets no device nodes, wherever it leads (CVE-2026-47
     const bool outside = GENERATE(true, false);
     const std::string target = outside ? sentinel.directory() : "tmp";
     fs::create_symlink(target, root.at("/dev"));
-    const auto untouched = witness::of(sentinel);
+    const auto untouched = tree_witness::of(sentinel);
     for (const bool overlay : {true, false}) {
-        auto spec = shell(root, "echo started");
+        auto spec = spoiled_shell(root, "echo started");
         if (!overlay) spec.rootfs = rootfs::directory(root.path());
         spec.process.terminal = terminal_size{};
         CHECK(try_start(std::move(spec)).step == "dev");
     }
-    CHECK(witness::of(sentinel).changes_since(untouched) == "");
+    CHECK(tree_witness::of(sentinel).changes_since(untouched) == "");
     CHECK(fs::is_empty(root.at("/tmp")));
 }
 
@@ -363,16 +350,16 @@ TEST_CASE("directories for a mount are made inside, along any link (CVE-2024-453
     const spoiled_root root;
     const sentinel_tree sentinel;
     fs::create_symlink(sentinel.directory(), root.at("/data"));
-    const auto untouched = witness::of(sentinel);
-    auto spec = shell(root, "echo x > /data/new/dir/probe; cat /data/new/dir/probe");
+    const auto untouched = tree_witness::of(sentinel);
+    auto spec = spoiled_shell(root, "echo x > /data/new/dir/probe; cat /data/new/dir/probe");
     spec.rootfs = rootfs::directory(root.path());
     spec.mounts = {tmpfs_mount{.target = "/data/new/dir"}};
     CHECK(try_start(spec).step == "mounts");  // the link leads nowhere, inside
-    CHECK(witness::of(sentinel).changes_since(untouched) == "");
+    CHECK(tree_witness::of(sentinel).changes_since(untouched) == "");
     fs::create_directories(root.at(sentinel.directory()));
     CHECK(try_start(spec).output == "x\n");
     CHECK(fs::is_directory(root.at(sentinel.directory() + "/new/dir")));
-    CHECK(witness::of(sentinel).changes_since(untouched) == "");
+    CHECK(tree_witness::of(sentinel).changes_since(untouched) == "");
 }
 
 TEST_CASE("the user's name is not looked up in files of procfs") {
@@ -382,7 +369,7 @@ TEST_CASE("the user's name is not looked up in files of procfs") {
     CAPTURE(target);
     fs::remove(root.at("/etc/passwd"));
     fs::create_symlink(target, root.at("/etc/passwd"));
-    auto spec = shell(root, "echo started");
+    auto spec = spoiled_shell(root, "echo started");
     spec.process.named_user = parse_user("web");
     const auto seen = try_start(std::move(spec));
     CHECK(seen.failure.find("no regular file") != std::string::npos);
@@ -395,7 +382,8 @@ TEST_CASE("a device node of the image cannot be opened, wherever it is") {
     const temporary_directory volume;
     REQUIRE(::mknod((volume.path() + "/zero").c_str(), S_IFCHR | 0666, makedev(1, 5)) == 0);
     const bool overlay = GENERATE(true, false);
-    auto spec = shell(root,
+    auto spec =
+        spoiled_shell(root,
                       "for f in /deep/zero /volume/zero; do head -c 1 $f > /dev/null 2>&1 && echo "
                       "opened $f; done; head -c 1 /dev/zero | wc -c");
     if (!overlay) spec.rootfs = rootfs::directory(root.path());
@@ -410,9 +398,9 @@ TEST_CASE("a read-only root and the mounts in it apart", "[.apart]") {
     fs::create_directory(root.at("/nested"));
     REQUIRE(::mount(data.path().c_str(), root.at("/nested").c_str(), nullptr, MS_BIND, nullptr) ==
             0);
-    auto spec = shell(root,
-                      "(echo x > /nested/probe || echo refused) 2>/dev/null; "
-                      "(echo x > /probe || echo refused) 2>/dev/null");
+    auto spec = spoiled_shell(root,
+                              "(echo x > /nested/probe || echo refused) 2>/dev/null; "
+                              "(echo x > /probe || echo refused) 2>/dev/null");
     spec.rootfs = rootfs::directory(root.path(), access_mode::read_only);
     const auto seen = try_start(spec);
     // A read-only mount is not made writable for the time of the start, either.
@@ -456,9 +444,9 @@ TEST_CASE("a working directory that is a magic link leads nowhere (CVE-2024-2162
             fs::remove(root.at("/work"));
             fs::create_symlink(cwd, root.at("/work"));
         }
-        auto spec =
-            shell(root, "readlink /proc/$$/cwd; [ -e ." + sentinel.file() +
-                            " ] && echo escaped; [ -e " + sentinel.file() + " ] && echo outside");
+        auto spec = spoiled_shell(root, "readlink /proc/$$/cwd; [ -e ." + sentinel.file() +
+                                            " ] && echo escaped; [ -e " + sentinel.file() +
+                                            " ] && echo outside");
         spec.process.cwd = through_link ? "/work" : cwd;
         if (!own_pids) spec.namespaces = spec.namespaces & ~namespace_kind::pid;
         const auto seen = try_start(std::move(spec));
@@ -498,18 +486,18 @@ TEST_CASE("the payload has the descriptors 0, 1 and 2 and no others, started or 
     const spoiled_root root;
     const leaky_descriptors held;
     for (const clone_mode mode : {clone_mode::shared_memory, clone_mode::own_memory}) {
-        auto spec = shell(root, list_descriptors);
+        auto spec = spoiled_shell(root, list_descriptors);
         spec.clone = mode;
         CHECK(without_numbers(try_start(std::move(spec)).output) == golden_descriptors);
     }
-    CHECK(without_numbers(try_exec(shell(root, ""), command(list_descriptors)).output) ==
+    CHECK(without_numbers(try_exec(spoiled_shell(root, ""), command(list_descriptors)).output) ==
           golden_descriptors);
 }
 
 TEST_CASE("starts of a program without standard descriptors apart", "[.apart]") {
     const spoiled_root root;
     const auto start = [&](scheduler& io, bool passed_on, int other) -> attempt {
-        auto spec = shell(root, list_descriptors);
+        auto spec = spoiled_shell(root, list_descriptors);
         pipe_pair pipe;
         if (!passed_on) spec.process.stdio = {other, pipe.out.get(), pipe.out.get()};
         try {
@@ -626,8 +614,8 @@ TEST_CASE("the host's root and files cannot be reached over any process's links"
         sentinel.file() +
         " ] && echo $p/$l/..; "
         "done; done; echo end";
-    CHECK(try_start(shell(root, look)).output == "end\n");
-    CHECK(try_exec(shell(root, ""), command(look)).output == "end\n");
+    CHECK(try_start(spoiled_shell(root, look)).output == "end\n");
+    CHECK(try_exec(spoiled_shell(root, ""), command(look)).output == "end\n");
 }
 
 TEST_CASE("a watcher inside sees nothing of those that enter (CVE-2016-9962)") {
@@ -654,7 +642,7 @@ TEST_CASE("a watcher inside sees nothing of those that enter (CVE-2016-9962)") {
         }
         box.signal(SIGKILL);
         co_await box.wait();
-        auto text = co_await read_to_end(loop, from.in.get());
+        auto text = co_await read_all(loop, from.in.get());
         co_return text;
     }(io, std::move(spec), pipe, null.get(), rounds));
     CHECK(seen == "");
@@ -669,7 +657,7 @@ TEST_CASE("a watcher sees nothing of those that start in its pid namespace") {
     const unique_fd null = sys::open_at(AT_FDCWD, "/dev/null", O_RDWR);
     spec.process.stdio = {null.get(), pipe.out.get(), pipe.out.get()};
     // Once it runs, its user is another and keeps the watcher out; up to then it is the host's root.
-    auto next = shell(root, "");
+    auto next = spoiled_shell(root, "");
     next.process.args = {"/bin/busybox", "true"};
     next.process.user = {1000, 1000};
     next.process.stdio = {null.get(), null.get(), null.get()};
@@ -688,7 +676,7 @@ TEST_CASE("a watcher sees nothing of those that start in its pid namespace") {
         }
         box.signal(SIGKILL);
         co_await box.wait();
-        auto text = co_await read_to_end(loop, from.in.get());
+        auto text = co_await read_all(loop, from.in.get());
         co_return text;
     }(io, std::move(spec), std::move(next), pipe, rounds));
     CHECK(seen == "");
@@ -730,9 +718,9 @@ TEST_CASE("nothing is typed into a terminal that a payload was lent (CVE-2017-52
 
 TEST_CASE("root inside makes no device nodes, and a terminal is one of the container's devpts") {
     const spoiled_root root;
-    CHECK(try_start(shell(root,
-                          "for d in /dev/x /tmp/x; do mknod $d c 1 5 2>/dev/null && echo "
-                          "made $d; done; echo end"))
+    CHECK(try_start(spoiled_shell(root,
+                                  "for d in /dev/x /tmp/x; do mknod $d c 1 5 2>/dev/null && echo "
+                                  "made $d; done; echo end"))
               .output == "end\n");
     // One who may put anything at /dev/pts/ptmx gets an error for a terminal there, in time.
     const std::string object =
@@ -740,7 +728,7 @@ TEST_CASE("root inside makes no device nodes, and a terminal is one of the conta
                  "busybox ln -s /dev/tty /dev/pts/ptmx", "mkdir /dev/pts/ptmx",
                  "busybox ln -s /proc/self/fd/0 /dev/pts/ptmx", "true");
     CAPTURE(object);
-    auto spec = shell(root, "");
+    auto spec = spoiled_shell(root, "");
     spec.process.capabilities = default_capabilities | capability::sys_admin;
     spec.process.filter = std::shared_ptr<const seccomp_program>();
     scheduler io;
@@ -801,7 +789,7 @@ TEST_CASE("capabilities of a supervisor with inheritable ones apart", "[.apart]"
     const std::string look = "grep -E 'Cap(Inh|Amb)' /proc/self/status";
     const std::string none = "CapInh:\t0000000000000000\nCapAmb:\t0000000000000000\n";
     for (const bool as_root : {true, false}) {
-        auto spec = shell(root, look);
+        auto spec = spoiled_shell(root, look);
         if (!as_root) spec.process.user = {1000, 1000};
         CHECK(try_start(spec).output == none);
         CHECK(try_exec(spec, command(look)).output == none);
@@ -827,7 +815,7 @@ TEST_CASE("a container adds no abstract socket to the host (CVE-2020-15257)") {
         return names;
     };
     const auto before = abstract();
-    auto spec = shell(root, "sleep 30");
+    auto spec = spoiled_shell(root, "sleep 30");
     spec.network = network_mode::host;
     spec.process.terminal = terminal_size{};
     scheduler io;
@@ -843,8 +831,8 @@ TEST_CASE("no cgroup v1 hierarchy can be seen or mounted inside (CVE-2022-0492)"
         "for c in memory rdma freezer misc none; do mount -t cgroup -o $c none /v1 2>/dev/null && "
         "echo mounted $c; done; mount -t cgroup2 none /v1 2>/dev/null && echo mounted; "
         "find / -name release_agent 2>/dev/null; grep -c ' - cgroup ' /proc/self/mountinfo";
-    CHECK(try_start(shell(root, look)).output == "0\n");
-    CHECK(try_exec(shell(root, ""), command(look)).output == "0\n");
+    CHECK(try_start(spoiled_shell(root, look)).output == "0\n");
+    CHECK(try_exec(spoiled_shell(root, ""), command(look)).output == "0\n");
 }
 
 TEST_CASE("/sys/fs/cgroup cannot be written inside (CVE-2023-25809)") {
@@ -854,9 +842,9 @@ TEST_CASE("/sys/fs/cgroup cannot be written inside (CVE-2023-25809)") {
         "for f in cgroup.procs cgroup.threads cgroup.subtree_control cgroup.freeze cgroup.kill "
         "cgroup.max.depth cgroup.type; do (echo 0 > /sys/fs/cgroup/$f) 2>/dev/null && echo wrote "
         "$f; done; mkdir /sys/fs/cgroup/new 2>/dev/null && echo made; echo end";
-    CHECK(try_start(shell(root, look)).output == "1\nend\n");
-    CHECK(try_exec(shell(root, ""), command(look)).output == "1\nend\n");
-    auto without = shell(root, look);
+    CHECK(try_start(spoiled_shell(root, look)).output == "1\nend\n");
+    CHECK(try_exec(spoiled_shell(root, ""), command(look)).output == "1\nend\n");
+    auto without = spoiled_shell(root, look);
     without.namespaces = without.namespaces & ~namespace_kind::cgroup;
     CHECK(try_start(std::move(without)).output == "0\nend\n");
 }
@@ -870,8 +858,8 @@ TEST_CASE("the host's kernel parameters cannot be written inside") {
         "irq/default_smp_affinity; do (cat /proc/$f > /tmp/v; echo 1 > /proc/$f) 2>/dev/null && "
         "echo wrote $f; done; for f in /sys/kernel/uevent_helper /sys/power/state; do "
         "(echo x > $f) 2>/dev/null && echo wrote $f; done; echo end";
-    CHECK(try_start(shell(root, look)).output == "end\n");
-    CHECK(try_exec(shell(root, ""), command(look)).output == "end\n");
+    CHECK(try_start(spoiled_shell(root, look)).output == "end\n");
+    CHECK(try_exec(spoiled_shell(root, ""), command(look)).output == "end\n");
     CHECK(host_parameters() == before);
 }
 
@@ -899,11 +887,11 @@ task<void> start_with_stop(scheduler& io, container_spec spec, std::size_t at) {
 TEST_CASE("a child that is stopped in the middle of its start is given up in time") {
     const spoiled_root root;
     scheduler io;
-    run_shell(shell(root, "exit 0"));
+    run_shell(spoiled_shell(root, "exit 0"));
     const auto before = holdings::now();
     for (const clone_mode mode : {clone_mode::shared_memory, clone_mode::own_memory})
         for (const std::size_t at : {1U, 20U, 60U, 100U}) {
-            auto spec = shell(root, "exit 0");
+            auto spec = spoiled_shell(root, "exit 0");
             spec.start_limit = 150ms;
             spec.clone = mode;
             const auto began = std::chrono::steady_clock::now();
@@ -921,12 +909,12 @@ TEST_CASE("a child that is stopped in the middle of its start is given up in tim
 TEST_CASE("a payload that stops, dies or fills its pipe at once holds up nobody") {
     const spoiled_root root;
     scheduler io;
-    run_shell(shell(root, "exit 0"));
+    run_shell(spoiled_shell(root, "exit 0"));
     const auto before = holdings::now();
     for (const char* script : {"kill -STOP $$; sleep 30", "kill -KILL $$", "cat /dev/zero"}) {
         CAPTURE(script);
         pipe_pair full;
-        auto spec = shell(root, script);
+        auto spec = spoiled_shell(root, script);
         spec.namespaces = spec.namespaces & ~namespace_kind::pid;
         spec.process.stdio[1] = full.out.get();
         const auto began = std::chrono::steady_clock::now();
@@ -943,7 +931,7 @@ TEST_CASE("what the supervisor closes is closed while a child waits for its star
     REQUIRE(::pipe2(ends, 0) == 0);  // not even close-on-exec
     const unique_fd reading(ends[0]);
     unique_fd writing(ends[1]);
-    auto spec = shell(root, "exit 0");
+    auto spec = spoiled_shell(root, "exit 0");
     spec.clone = mode;
     spec.start_limit = 1s;
     // Instead of executing its command, the child waits for a byte that nobody sends.

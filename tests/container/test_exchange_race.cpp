@@ -110,7 +110,7 @@ TEST_CASE("an exchange of any place with a link, during starts, changes nothing 
         const std::string link = base.path() + "/link";
         fs::create_symlink(
             place.wanted == wanted_there::directory ? sentinel.directory() : sentinel.file(), link);
-        const auto untouched = witness::of(sentinel);
+        const auto untouched = tree_witness::of(sentinel);
         {
             const exchanger racing(at, link);
             for (unsigned long i = 0; i < starts; ++i) {
@@ -136,7 +136,7 @@ TEST_CASE("an exchange of any place with a link, during starts, changes nothing 
             }
             CHECK(racing.count() > starts);
         }
-        CHECK(witness::of(sentinel).changes_since(untouched) == "");
+        CHECK(tree_witness::of(sentinel).changes_since(untouched) == "");
     }
     CAPTURE(ran, refused);
     CHECK(ran + refused == starts * contested_places.size());

@@ -16,44 +16,22 @@
 
 using namespace kumiki;
 using namespace std::chrono_literals;
+using kumiki_test::busybox;
 using kumiki_test::busybox_root;
+using kumiki_test::command;
 using kumiki_test::holdings;
 using kumiki_test::pipe_pair;
+using kumiki_test::read_all;
+using kumiki_test::shell;
+using kumiki_test::with_users;
 namespace fs = std::filesystem;
 
 namespace {
-
-const busybox_root& busybox() {
-    static const busybox_root root;
-    return root;
-}
-
-container_spec shell(std::string script) {
-    return kumiki_test::shell_spec(busybox(), std::move(script));
-}
-
-container_spec with_user_namespace(container_spec spec) {
-    spec.user_namespace = user_mapping{id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})};
-    return spec;
-}
-
-exec_spec command(std::string script) { return {.args = {"sh", "-c", std::move(script)}}; }
 
 struct answer {
     sys::exit_status status;
     std::string output;
 };
-
-task<std::string> read_all(scheduler& io, int fd) {
-    std::string text;
-    for (;;) {
-        std::byte buffer[4096];
-        auto size = co_await io.read(fd, buffer);
-        if (size == 0) break;
-        text.append(reinterpret_cast<const char*>(buffer), size);
-    }
-    co_return text;
-}
 
 /// What `spec` writes in the container, and how it ends.
 task<answer> ask(scheduler& io, container& box, exec_spec spec) {
@@ -127,7 +105,7 @@ TEST_CASE("a process that enters is in every namespace and in the cgroup of the 
     const bool own_user = GENERATE(false, true);
     CAPTURE(own_user);
     auto spec = shell("exec sleep 30");
-    if (own_user) spec = with_user_namespace(std::move(spec));
+    if (own_user) spec = with_users(std::move(spec));
     spec.time_namespace = clock_offsets{.monotonic = 1000s};
     scheduler io;
     io.run(exec_and_look(io, std::move(spec), [](container& box, exec_process& process) {
@@ -151,7 +129,7 @@ TEST_CASE("a start and an exec show the same in /proc") {
     CAPTURE(own_user, root);
     const auto make = [&](std::string script) {
         auto spec = shell(std::move(script));
-        if (own_user) spec = with_user_namespace(std::move(spec));
+        if (own_user) spec = with_users(std::move(spec));
         if (!root) spec.process.user = {1000, 1000, {group_id(5), group_id(7)}};
         spec.process.oom_score_adj = 77;
         spec.process.umask = 027;

@@ -146,9 +146,7 @@ outcome_of_case start_on(scheduler& io, const std::string& root, const manner& h
                    bind_mount{.source = volume, .target = "/data/one/two"}};
     spec.start_limit = 10s;
     if (how.terminal) spec.process.terminal = terminal_size{};
-    if (how.own_user)
-        spec.user_namespace =
-            user_mapping{id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})};
+    if (how.own_user) spec.user_namespace = mapped_ids();
     try {
         const auto result = io.run(start_and_wait(io, std::move(spec)));
         return {result.exit_code(), {}};
@@ -212,9 +210,9 @@ TEST_CASE("hostile root filesystems in a process with mounts of its own", "[.apa
             for (const manner& how : manners) {
                 const hostile_image image(busybox, where, kind, sentinel);
                 CAPTURE(where.path, hostile_kind_names[number], how.name);
-                const auto untouched = witness::of(sentinel);
+                const auto untouched = tree_witness::of(sentinel);
                 const auto seen = start_on(io, image.root(), how, volume.path(), null.get());
-                CHECK(witness::of(sentinel).changes_since(untouched) == "");
+                CHECK(tree_witness::of(sentinel).changes_since(untouched) == "");
                 CAPTURE(seen.step);
                 if (seen.status) CHECK(*seen.status == all_is_well);
                 // An overlay shows its layer without what is mounted in it: an empty place.

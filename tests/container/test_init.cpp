@@ -19,19 +19,16 @@
 
 using namespace kumiki;
 using namespace std::chrono_literals;
+using kumiki_test::busybox;
 using kumiki_test::busybox_root;
 using kumiki_test::holdings;
+using kumiki_test::text_of;
 namespace fs = std::filesystem;
 
 namespace {
 
-const busybox_root& busybox() {
-    static const busybox_root root;
-    return root;
-}
-
 /// `script` below an init.
-container_spec shell(std::string script) {
+container_spec with_init(std::string script) {
     auto spec = kumiki_test::shell_spec(busybox(), std::move(script));
     spec.process.init = init_process::reaper;
     return spec;
@@ -58,10 +55,10 @@ task<std::string> read_until(pipe_reader& from, std::string what) {
 constexpr int handed_on[] = {SIGTERM,  SIGINT,  SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2,
                              SIGWINCH, SIGALRM, SIGURG, SIGPIPE, SIGCONT, 36};
 
-using steps = std::function<task<void>(scheduler&, container&)>;
+using task_of_box = std::function<task<void>(scheduler&, container&)>;
 
 /// Starts `spec` with a pipe for its output, which says "ready", and goes on with `then`.
-task<container_result> start_ready(scheduler& io, container_spec spec, steps then) {
+task<container_result> start_ready(scheduler& io, container_spec spec, task_of_box then) {
     spec.process.stdio = {stdio::null(), stdio::pipe(), stdio::merge()};
     auto box = co_await container::start(io, std::move(spec));
     co_await read_until(box.out(), "ready");
@@ -70,7 +67,7 @@ task<container_result> start_ready(scheduler& io, container_spec spec, steps the
     co_return result;
 }
 
-container_result use_ready(container_spec spec, steps then) {
+container_result use_ready(container_spec spec, task_of_box then) {
     scheduler io;
     return io.run(start_ready(io, std::move(spec), std::move(then)));
 }
@@ -85,11 +82,6 @@ std::string error_of(container_spec spec, int& status) {
     return "none";
 }
 
-std::string text_of(const fs::path& path) {
-    std::ifstream file(path);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
-
 }  // namespace
 
 #define REQUIRE_INIT()                                                                             \
@@ -98,15 +90,15 @@ std::string text_of(const fs::path& path) {
 TEST_CASE("an init is PID 1, and the command another process in a session of its own") {
     REQUIRE_INIT();
     const auto seen =
-        seen_of(shell("echo $$; read a b c d e rest < /proc/self/stat; "
-                      "cat /proc/1/comm; tr '\\0' ' ' < /proc/1/cmdline; echo; "
-                      "readlink /proc/1/exe; ls /proc/$$/fd; true"));
+        seen_of(with_init("echo $$; read a b c d e rest < /proc/self/stat; "
+                          "cat /proc/1/comm; tr '\\0' ' ' < /proc/1/cmdline; echo; "
+                          "readlink /proc/1/exe; ls /proc/$$/fd; true"));
     CHECK(seen.err.text == "");
     CHECK(seen.out.text == "2\ninit\ninit \n/memfd:init (deleted)\n0\n1\n2\n");
     CHECK(seen.result.exit_code() == 0);
     const auto session =
-        seen_of(shell("set -- $(cat /proc/self/stat); echo $6; set -- $(cat /proc/1/stat); "
-                      "echo $6"));
+        seen_of(with_init("set -- $(cat /proc/self/stat); echo $6; set -- $(cat /proc/1/stat); "
+                          "echo $6"));
     CHECK(session.out.text == "2\n1\n");
 }
 
@@ -129,7 +121,7 @@ TEST_CASE("the init of a container is sealed, and is nobody else's") {
 TEST_CASE("root of a container cannot change its init") {
     REQUIRE_INIT();
     const auto seen =
-        seen_of(shell("echo x >> /proc/1/exe; echo $?; echo x > /proc/1/exe; echo $?"));
+        seen_of(with_init("echo x >> /proc/1/exe; echo $?; echo x > /proc/1/exe; echo $?"));
     CHECK(seen.out.text == "1\n1\n");
 }
 
@@ -138,8 +130,8 @@ TEST_CASE("orphans are reaped by the init, and stay zombies without one") {
     const std::string script =
         "i=0; while [ $i -lt 20 ]; do ( ( sleep 0.05 ) & ) ; i=$((i+1)); done; sleep 0.6; "
         "ps -o pid,ppid,stat,comm | grep -c ' Z'";
-    CHECK(seen_of(shell(script)).out.text == "0\n");
-    auto without = shell("( ( sleep 0.05 ) & ) ; exec sleep 30");  // a PID 1 that never waits
+    CHECK(seen_of(with_init(script)).out.text == "0\n");
+    auto without = with_init("( ( sleep 0.05 ) & ) ; exec sleep 30");  // a PID 1 that never waits
     without.process.init = init_process::none;
     scheduler io;
     const auto zombies = io.run([](scheduler& loop, container_spec spec) -> task<std::string> {
@@ -163,7 +155,7 @@ TEST_CASE("the init reaps what an exec leaves behind") {
         auto seen = co_await run_and_capture(loop, box, std::move(look));
         CHECK(box.cgroup().procs().size() == 2);
         co_return seen.out.text;
-    }(io, shell("exec sleep 30")));
+    }(io, with_init("exec sleep 30")));
     CHECK(text.find("init") != std::string::npos);
     CHECK(text.find("sleep 30") != std::string::npos);
     CHECK(text.find("\nZ") == std::string::npos);
@@ -172,13 +164,13 @@ TEST_CASE("the init reaps what an exec leaves behind") {
 TEST_CASE("the exit status and the signal of the command are the container's") {
     REQUIRE_INIT();
     const auto code = GENERATE(0, 1, 7, 125, 137, 255);
-    const auto ended = seen_of(shell("exit " + std::to_string(code))).result;
+    const auto ended = seen_of(with_init("exit " + std::to_string(code))).result;
     CHECK(ended.status.code == code);
     CHECK(ended.status.signal == 0);
     CHECK(ended.exit_code() == code);
     for (const int number : {SIGKILL, SIGTERM, SIGHUP, SIGUSR2, SIGSEGV}) {
         CAPTURE(number);
-        const auto killed = seen_of(shell("kill -" + std::to_string(number) + " $$")).result;
+        const auto killed = seen_of(with_init("kill -" + std::to_string(number) + " $$")).result;
         CHECK(killed.status.signal == number);
         CHECK(killed.status.code == 0);
         CHECK(killed.exit_code() == 128 + number);
@@ -191,7 +183,7 @@ TEST_CASE("signals to a container with an init reach the command") {
     for (const int each : handed_on)
         script += "trap 'echo got " + std::to_string(each) + "' " + std::to_string(each) + "\n";
     script += "trap 'exit 9' XCPU\necho ready\nwhile :; do sleep 0.01; done";
-    const auto result = use_ready(shell(script), [](scheduler&, container& box) -> task<void> {
+    const auto result = use_ready(with_init(script), [](scheduler&, container& box) -> task<void> {
         for (const int each : handed_on) {
             CHECK(box.signal(each));
             auto text = co_await read_until(box.out(), "\n");
@@ -204,11 +196,11 @@ TEST_CASE("signals to a container with an init reach the command") {
 
 TEST_CASE("a command without handlers dies by the signal that its init hands on") {
     REQUIRE_INIT();
-    const auto result =
-        use_ready(shell("echo ready; exec sleep 30"), [](scheduler&, container& box) -> task<void> {
-            box.signal(SIGTERM);
-            co_return;
-        });
+    const auto result = use_ready(with_init("echo ready; exec sleep 30"),
+                                  [](scheduler&, container& box) -> task<void> {
+                                      box.signal(SIGTERM);
+                                      co_return;
+                                  });
     CHECK(result.status.signal == SIGTERM);
     CHECK(result.exit_code() == 143);
 }
@@ -217,7 +209,7 @@ TEST_CASE("stop asks through the init, and kills it when the grace is over") {
     REQUIRE_INIT();
     scheduler io;
     const auto stopped = [&](const char* script, std::chrono::milliseconds grace) {
-        return io.run(kumiki_test::start_and_stop(io, shell(script), grace));
+        return io.run(kumiki_test::start_and_stop(io, with_init(script), grace));
     };
     const auto plain = stopped("echo ready; exec sleep 30", 10s);
     CHECK(plain.status.signal == SIGTERM);
@@ -241,7 +233,7 @@ TEST_CASE("a command that an init cannot execute is the error that it is without
         return text;
     };
     int status = 0;
-    auto spec = shell("");
+    auto spec = with_init("");
     const auto before = [&] {
         error_of(spec, status);
         return holdings::now();
@@ -267,7 +259,7 @@ TEST_CASE("a command that an init cannot execute is the error that it is without
 
 TEST_CASE("an init that may not make a process says so") {
     REQUIRE_INIT();
-    auto spec = shell("true");
+    auto spec = with_init("true");
     spec.process.user = {4321, 4321};
     spec.process.rlimits = {{resource::nproc, 1, 1}};
     int status = 0;
@@ -279,7 +271,7 @@ TEST_CASE("an init that may not make a process says so") {
 
 TEST_CASE("arguments and environment go through an init as they are") {
     REQUIRE_INIT();
-    auto spec = shell("");
+    auto spec = with_init("");
     const std::string large(100000, 'y');
     spec.process.args = {"sh",      "-c", "for a in \"$@\"; do echo \"<$a>\"; done; env",
                          "name",    "",   "two words",
@@ -298,13 +290,11 @@ TEST_CASE("below an init a command shows the same in /proc as without one") {
     const bool own_user = GENERATE(false, true);
     const bool root = GENERATE(true, false);
     CAPTURE(own_user, root);
-    auto spec = shell(
+    auto spec = with_init(
         "cd /proc/self; grep -E '^(Umask|Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|Shd|SigBlk|SigIgn|"
         "Cpus_allowed)' status; cat limits oom_score_adj personality; ls fd; "
         "for n in ns/*; do readlink $n | tr -d 0-9; done; readlink root; readlink exe; pwd; env");
-    if (own_user)
-        spec.user_namespace =
-            user_mapping{id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})};
+    if (own_user) spec.user_namespace = kumiki_test::mapped_ids();
     if (!root) spec.process.user = {1000, 1000, {group_id(5), group_id(7)}};
     spec.process.umask = 027;
     spec.process.nice = 3;
@@ -318,7 +308,7 @@ TEST_CASE("below an init a command shows the same in /proc as without one") {
 
 TEST_CASE("the init has the privileges and the filter of its container, and one socket") {
     REQUIRE_INIT();
-    use_ready(shell("echo ready; exec sleep 30"), [](scheduler&, container& box) -> task<void> {
+    use_ready(with_init("echo ready; exec sleep 30"), [](scheduler&, container& box) -> task<void> {
         const std::string proc = "/proc/" + std::to_string(box.pid());
         CHECK(text_of(proc + "/comm") == "init\n");
         CHECK(fs::read_symlink(proc + "/exe").string() == "/memfd:init (deleted)");
@@ -356,7 +346,7 @@ TEST_CASE("the init has the privileges and the filter of its container, and one 
 
 TEST_CASE("an init works in memory that is shared and in memory of its own") {
     REQUIRE_INIT();
-    auto spec = shell("echo $$; exit 5");
+    auto spec = with_init("echo $$; exit 5");
     spec.clone = GENERATE(clone_mode::shared_memory, clone_mode::own_memory);
     const auto seen = seen_of(spec);
     CHECK(seen.out.text == "2\n");
@@ -366,10 +356,10 @@ TEST_CASE("an init works in memory that is shared and in memory of its own") {
 TEST_CASE("an init reaps without a pid namespace, too, and its end is that of all") {
     REQUIRE_INIT();
     const auto before = [] {
-        seen_of(shell("true"));
+        seen_of(with_init("true"));
         return holdings::now();
     }();
-    auto spec = shell(
+    auto spec = with_init(
         "( ( sleep 0.05 ) & ) ; ( sleep 1000 & ) ; sleep 0.5; "
         "ps -o ppid,stat,args | grep \"^ *$PPID \" | grep -v ' sh -c'; exit 6");
     spec.namespaces = spec.namespaces & ~namespace_kind::pid;
@@ -383,7 +373,7 @@ TEST_CASE("an init reaps without a pid namespace, too, and its end is that of al
 TEST_CASE("a terminal is the command's and not its init's") {
     REQUIRE_INIT();
     scheduler io;
-    auto spec = shell(
+    auto spec = with_init(
         "trap 'echo interrupted' INT; tty=$(readlink /proc/self/fd/0); echo $tty; "
         "set -- $(cat /proc/1/stat); echo init $7; set -- $(cat /proc/$$/stat); "
         "echo own $5 $6 $8; echo ready; while :; do sleep 0.05; done");
@@ -413,7 +403,7 @@ TEST_CASE("a terminal is the command's and not its init's") {
 TEST_CASE("a command below an init that closes its descriptors is seen to") {
     REQUIRE_INIT();
     scheduler io;
-    auto spec = shell("exec <&- >&- 2>&-; exec sleep 30");
+    auto spec = with_init("exec <&- >&- 2>&-; exec sleep 30");
     spec.process.stdio = {stdio::pipe(), stdio::pipe(), stdio::pipe()};
     io.run([](scheduler& loop, container_spec of) -> task<void> {
         auto box = co_await container::start(loop, std::move(of));
@@ -434,11 +424,11 @@ TEST_CASE("a start with an init can be cancelled at any time and leaves nothing"
     REQUIRE_INIT();
     scheduler io;
     const auto before = [&] {
-        seen_of(shell("true"));
+        seen_of(with_init("true"));
         return holdings::now();
     }();
     for (int i = 0; i < 60; ++i)
-        io.run(with_timeout(io, i * 200us, kumiki_test::start_and_wait(io, shell("sleep 30"))));
+        io.run(with_timeout(io, i * 200us, kumiki_test::start_and_wait(io, with_init("sleep 30"))));
     KUMIKI_CHECK_NOTHING_LEFT(before);
 }
 
@@ -446,7 +436,7 @@ TEST_CASE("a start with an init that fails at any step, or dies there, leaves no
     REQUIRE_INIT();
     const bool dies = GENERATE(false, true);
     scheduler io;
-    auto spec = shell("true");
+    auto spec = with_init("true");
     const auto before = [&] {
         seen_of(spec);
         return holdings::now();
@@ -472,7 +462,7 @@ TEST_CASE("a filter that forbids what an init does is an error that names the in
     REQUIRE_INIT();
     seccomp_filter narrow(seccomp_action::allow());
     narrow.on("execveat", seccomp_action::fail(EPERM));
-    auto spec = shell("true");
+    auto spec = with_init("true");
     spec.process.filter = std::make_shared<const seccomp_program>(narrow.compile());
     int status = 0;
     CHECK(error_of(spec, status).find("execute the container's init (step exec") !=
@@ -482,7 +472,7 @@ TEST_CASE("a filter that forbids what an init does is an error that names the in
 
 TEST_CASE("a user by name is the one below an init, too") {
     REQUIRE_INIT();
-    auto spec = shell("id -u; stat -c %u /proc/1");
+    auto spec = with_init("id -u; stat -c %u /proc/1");
     spec.process.named_user = parse_user("web");
     CHECK(seen_of(spec).out.text == "1000\n1000\n");
 }
@@ -499,8 +489,8 @@ TEST_CASE("an init in a pid namespace of others reaps what its own command leave
             CHECK(seen.result.status.signal == SIGKILL);
             co_return seen.out.text;
         }(io, kumiki_test::shell_spec(busybox(), "exec sleep 30"),
-                                      shell("( ( sleep 0.05 ) & ) ; sleep 0.4; "
-                                            "ps -o stat | grep -c '^Z'; kill -9 $$")));
+                                      with_init("( ( sleep 0.05 ) & ) ; sleep 0.4; "
+                                                "ps -o stat | grep -c '^Z'; kill -9 $$")));
     CHECK(text == "0\n");
 }
 
@@ -510,7 +500,7 @@ TEST_CASE("the death of a supervisor is that of an init, and of what it runs") {
     const pid_t supervisor = ::fork();
     if (supervisor == 0) {
         scheduler io;
-        auto spec = shell("exec sleep 1000");
+        auto spec = with_init("exec sleep 1000");
         spec.name = kumiki_test::group_prefix() + "orphaned";
         io.run([](scheduler& loop, container_spec of) -> task<void> {
             auto box = co_await container::start(loop, std::move(of));
@@ -539,7 +529,7 @@ TEST_CASE("the death of a supervisor is that of an init, and of what it runs") {
 TEST_CASE("1,000 containers with an init leave nothing") {
     REQUIRE_INIT();
     scheduler io;
-    auto spec = shell("true");
+    auto spec = with_init("true");
     spec.process.args = {"true"};
     const auto round = [&] { io.run(kumiki_test::start_and_wait(io, spec)); };
     round();

@@ -16,21 +16,12 @@
 
 using namespace kumiki;
 using namespace kumiki::literals;
+using kumiki_test::busybox;
+using kumiki_test::has_controllers;
 using kumiki_test::run_shell;
+using kumiki_test::shell;
 
 namespace {
-
-const kumiki_test::busybox_root& busybox() {
-    static const kumiki_test::busybox_root root;
-    return root;
-}
-
-container_spec shell(std::string script) {
-    return kumiki_test::shell_spec(busybox(), std::move(script));
-}
-
-/// The controllers that limits can be set for on this host.
-bool has_controllers(controllers wanted) { return has(cgroup_root::open().available(), wanted); }
 
 /// The descriptors of the groups above are this process's for its life: they are not looked at.
 bool leaves_nothing(const kumiki_test::holdings& before) {

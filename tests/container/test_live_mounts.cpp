@@ -22,7 +22,9 @@
 using namespace kumiki;
 using namespace kumiki::literals;
 using namespace std::chrono_literals;
+using kumiki_test::busybox;
 using kumiki_test::busybox_root;
+using kumiki_test::contains;
 using kumiki_test::holdings;
 using kumiki_test::pipe_pair;
 using kumiki_test::temporary_directory;
@@ -31,16 +33,11 @@ namespace fs = std::filesystem;
 
 namespace {
 
-const busybox_root& busybox() {
-    static const busybox_root root;
-    return root;
-}
-
 container_spec sleeper() { return kumiki_test::shell_spec(busybox(), "exec sleep 30"); }
 
 /// An assembled root needs no id-mapped mounts.
-container_spec with_users(container_spec spec) {
-    spec.user_namespace = user_mapping{id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})};
+container_spec assembled_with_users(container_spec spec) {
+    spec = kumiki_test::with_users(std::move(spec));
     spec.rootfs = rootfs::assembled();
     spec.mounts.push_back(bind_mount{.source = busybox().path() + "/bin", .target = "/bin"});
     spec.mounts.push_back(directory_entry{.target = "/etc"});
@@ -119,12 +116,8 @@ std::vector<std::string> in(container_spec spec, std::vector<act> acts) {
 
 using results = std::vector<std::string>;
 
-std::string line_of(const std::string& target) {
+std::string line_in_init(const std::string& target) {
     return "grep -E '^([^ ]+ ){4}" + target + " ' /proc/1/mountinfo | cut -d' ' -f6-";
-}
-
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
 }
 
 }  // namespace
@@ -138,7 +131,7 @@ TEST_CASE("a mount comes into a running container and goes again, and the host s
     fs::permissions(place.path() + "/file", fs::perms(0644));
     in(sleeper(), {});
     const auto before = holdings::now();
-    auto spec = own_users ? with_users(sleeper()) : sleeper();
+    auto spec = own_users ? assembled_with_users(sleeper()) : sleeper();
     const auto seen =
         in(std::move(spec),
            {asked("ls /mnt 2>&1"),
@@ -146,8 +139,8 @@ TEST_CASE("a mount comes into a running container and goes again, and the host s
                 .source = place.path(), .target = "/mnt/data", .access = access_mode::read_only}),
             asked("cat /mnt/data/file; touch /mnt/data/x 2>/dev/null || echo refused; "
                   "stat -c '%u:%g %a' /mnt; " +
-                  line_of("/mnt/data")),
-            unmounted("/mnt/data"), asked("ls -A /mnt/data; " + line_of("/mnt/data"))});
+                  line_in_init("/mnt/data")),
+            unmounted("/mnt/data"), asked("ls -A /mnt/data; " + line_in_init("/mnt/data"))});
     CHECK(contains(seen[0], "No such file"));
     CHECK(seen[1] == "done");
     CHECK(seen[2].starts_with("text\nrefused\n0:0 755\nro,nosuid,nodev"));
@@ -160,7 +153,7 @@ TEST_CASE("a mount comes into a running container and goes again, and the host s
 TEST_CASE("every kind that needs no overlay can come into a running container") {
     const bool own_users = GENERATE(false, true);
     CAPTURE(own_users);
-    auto spec = own_users ? with_users(sleeper()) : sleeper();
+    auto spec = own_users ? assembled_with_users(sleeper()) : sleeper();
     const temporary_directory place;
     const std::string node = place.path() + "/node";
     REQUIRE(::mknod(node.c_str(), S_IFCHR | 0666, ::makedev(1, 5)) == 0);
@@ -257,7 +250,7 @@ task<std::string> mount_while_frozen(scheduler& io, container_spec spec) {
     act mount = mounted(tmpfs_mount{.target = "/t"});
     auto result = co_await carry_out(io, box, std::move(mount));
     box.thaw();
-    auto seen = co_await ask(io, box, line_of("/t"));
+    auto seen = co_await ask(io, box, line_in_init("/t"));
     co_return result + " " + seen;
 }
 
@@ -362,7 +355,7 @@ task<std::string> say_while_mounting(scheduler& io, container_spec spec, int cou
 }  // namespace
 
 TEST_CASE("what enters is no process of the container's: nobody in it sees it") {
-    auto spec = GENERATE(false, true) ? with_users(sleeper()) : sleeper();
+    auto spec = GENERATE(false, true) ? assembled_with_users(sleeper()) : sleeper();
     spec.process.args.back() =
         "cd /proc; sleep 60 & s=$!; told=; while :; do for p in [0-9]*; do [ $p = 1 ] && continue; "
         "if [ $p != $s ]; then echo saw $p; elif [ -z $told ]; then told=1; echo a child; fi; "

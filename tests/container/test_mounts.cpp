@@ -20,51 +20,26 @@
 
 using namespace kumiki;
 using namespace kumiki::literals;
+using kumiki_test::busybox;
 using kumiki_test::busybox_root;
+using kumiki_test::contains;
 using kumiki_test::holdings;
 using kumiki_test::run_shell;
+using kumiki_test::shell;
 using kumiki_test::temporary_directory;
+using kumiki_test::with_users;
 using kumiki_test::write_text;
 namespace fs = std::filesystem;
 
 namespace {
-
-const busybox_root& busybox() {
-    static const busybox_root root;
-    return root;
-}
-
-container_spec shell(std::string script, std::vector<mount_description> mounts = {}) {
-    auto spec = kumiki_test::shell_spec(busybox(), std::move(script));
-    spec.mounts = std::move(mounts);
-    return spec;
-}
-
-container_spec with_users(container_spec spec) {
-    spec.user_namespace = user_mapping{id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})};
-    return spec;
-}
 
 /// What `script` says in a container with these mounts.
 std::string inside(std::string script, std::vector<mount_description> mounts) {
     return run_shell(shell(std::move(script), std::move(mounts))).output;
 }
 
-/// The error of a start.
-error refusal(container_spec spec) {
-    try {
-        run_shell(std::move(spec));
-    } catch (const error& failure) {
-        return failure;
-    }
-    return {0, {.operation = "nothing was refused"}};
-}
-
+using kumiki_test::refusal;
 error refusal(mount_description wanted) { return refusal(shell("true", {std::move(wanted)})); }
-
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
 
 /// mountinfo's line of what is mounted at `target`: options, "-", type, source, superblock options.
 std::string line_of(const std::string& target) {

@@ -14,6 +14,7 @@
 using namespace kumiki;
 using kumiki_test::busybox_root;
 using kumiki_test::holdings;
+using kumiki_test::refusal;
 using kumiki_test::run_shell;
 using kumiki_test::temporary_directory;
 using kumiki_test::write_text;
@@ -24,19 +25,10 @@ namespace {
 constexpr const char* who =
     "grep -E '^(Uid|Gid|Groups|CapEff|CapBnd)' /proc/self/status | tr -s ' \\t\\n' ' '";
 
-container_spec shell(const busybox_root& root, const char* user, std::string script = who) {
+container_spec shell_of(const busybox_root& root, const char* user, std::string script = who) {
     auto spec = kumiki_test::shell_spec(root, std::move(script));
     spec.process.named_user = parse_user(user);
     return spec;
-}
-
-error refusal(container_spec spec) {
-    try {
-        run_shell(std::move(spec));
-    } catch (const error& failure) {
-        return failure;
-    }
-    return {0, {}};
 }
 
 bool starts_with(const std::string& text, const std::string& start) {
@@ -54,7 +46,7 @@ TEST_CASE("a user is found by name in the container's own files, with the groups
                "root:x:0:\nadm:x:4:web\nwebs:x:7:\nlog:x:9:root,web\nown:x:1001:web\n");
     const clone_mode mode = GENERATE(clone_mode::shared_memory, clone_mode::own_memory);
     const auto run = [&](const char* user) {
-        auto spec = shell(root, user);
+        auto spec = shell_of(root, user);
         spec.clone = mode;
         return run_shell(std::move(spec)).output;
     };
@@ -76,7 +68,7 @@ TEST_CASE("the files that count are those that the container sees") {
     const temporary_directory layer;
     fs::create_directory(layer.path() + "/etc");
     write_text(layer.path() + "/etc/passwd", "web:x:55:56::/:/bin/sh\n");
-    auto layered = shell(root, "web");
+    auto layered = shell_of(root, "web");
     layered.rootfs = rootfs::overlay(std::vector<std::string>{layer.path(), root.path()});
     CHECK(starts_with(run_shell(layered).output, "Uid: 55 55 55 55 Gid: 56"));
     layered.mounts = {bind_mount{.source = root.path() + "/etc/passwd", .target = "/etc/passwd"}};
@@ -84,13 +76,13 @@ TEST_CASE("the files that count are those that the container sees") {
     // Through a link of the image, inside the image.
     fs::rename(root.path() + "/etc/passwd", root.path() + "/etc/users");
     fs::create_symlink("/etc/users", root.path() + "/etc/passwd");
-    CHECK(starts_with(run_shell(shell(root, "web")).output, "Uid: 1000"));
+    CHECK(starts_with(run_shell(shell_of(root, "web")).output, "Uid: 1000"));
 }
 
 TEST_CASE("a user by name in a user namespace, with a terminal of its own") {
     const busybox_root root;
-    auto spec = shell(root, "web", "id -u; stat -c %u /proc/self/fd/0 /dev/console; sleep 30");
-    spec.user_namespace = user_mapping{id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})};
+    auto spec = shell_of(root, "web", "id -u; stat -c %u /proc/self/fd/0 /dev/console; sleep 30");
+    spec.user_namespace = kumiki_test::mapped_ids();
     spec.process.terminal = terminal_size{};
     scheduler io;
     kumiki_test::with_container(io, std::move(spec), [](container& box) {
@@ -113,17 +105,17 @@ TEST_CASE("a user by name in a user namespace, with a terminal of its own") {
 
 TEST_CASE("an unknown user or group is refused by its name, and leaves nothing") {
     const busybox_root root;
-    run_shell(shell(root, "web"));
+    run_shell(shell_of(root, "web"));
     const auto before = holdings::now();
-    const auto unknown = refusal(shell(root, "nobody-here"));
+    const auto unknown = refusal(shell_of(root, "nobody-here"));
     CHECK(std::string(unknown.what()).find("nobody-here") != std::string::npos);
     CHECK(std::string(unknown.what()).find("/etc/passwd") != std::string::npos);
-    CHECK(std::string(refusal(shell(root, "web:no-group")).what()).find("no-group") !=
+    CHECK(std::string(refusal(shell_of(root, "web:no-group")).what()).find("no-group") !=
           std::string::npos);
     fs::remove(root.path() + "/etc/passwd");
     fs::remove(root.path() + "/etc/group");
-    CHECK(std::string(refusal(shell(root, "web")).what()).find("'web'") != std::string::npos);
-    CHECK(starts_with(run_shell(shell(root, "12:34")).output, "Uid: 12 12 12 12 Gid: 34"));
+    CHECK(std::string(refusal(shell_of(root, "web")).what()).find("'web'") != std::string::npos);
+    CHECK(starts_with(run_shell(shell_of(root, "12:34")).output, "Uid: 12 12 12 12 Gid: 34"));
     KUMIKI_CHECK_NOTHING_LEFT(before);
 }
 
@@ -137,7 +129,7 @@ TEST_CASE("a passwd file that is none cannot harm: links, a FIFO, a directory, a
         std::error_code ignored;
         fs::remove_all(passwd, ignored);
         make();
-        const auto failure = refusal(shell(root, "web"));
+        const auto failure = refusal(shell_of(root, "web"));
         INFO(failure.what());
         CHECK(*failure.what() != '\0');
         return failure;

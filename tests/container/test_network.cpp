@@ -93,7 +93,7 @@ struct site {
     }
 };
 
-const std::string serve =
+const std::string serve_script =
     "httpd -p 80 -h /www; while ! wget -q -O /dev/null http://127.0.0.1/ 2>/dev/null; do sleep "
     "0.01; done; "
     "echo ready; sleep 1000";
@@ -144,13 +144,13 @@ std::vector<std::string> settled_links(const private_netns& ns,
 
 TEST_CASE(
     "a published port answers from outside in both families, and a denied client gets nothing") {
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     site here;
     const auto before = bridges_and_veths(here.host);
     here.host.run([&] {
         const auto net = here.open();
         scheduler io;
-        auto spec = here.spec(serve);
+        auto spec = here.spec(serve_script);
         spec.network =
             net.attach({.publish = {tcp(8080, 80)}, .ingress = allow_all().deny("192.0.2.66"_ip)});
         io.run(serving(io, std::move(spec), [&](container& box) {
@@ -168,7 +168,7 @@ TEST_CASE(
 }
 
 TEST_CASE("a container finds its address, its route and its own name inside") {
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     site here;
     here.host.run([&] {
         const auto net = here.open();
@@ -199,7 +199,7 @@ TEST_CASE("the spec's lines stand in the hosts file, and its resolver in resolv.
 }
 
 TEST_CASE("containers of a network with names look each other up as programs do") {
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     site here;
     here.host.run([&] {
         const auto net = bridge_network::open({.name = "web",
@@ -208,7 +208,7 @@ TEST_CASE("containers of a network with names look each other up as programs do"
                                                .names = name_service::on,
                                                .domain = "shop.internal",
                                                .state_directory = here.place.path()});
-        auto server = here.spec(serve);
+        auto server = here.spec(serve_script);
         server.name = "front-" + server.name;
         server.network =
             net.attach({.publish = {tcp(8080, 80)}, .address = "10.88.0.9"_ip, .aliases = {"db"}});
@@ -242,7 +242,7 @@ TEST_CASE("containers of a network with names look each other up as programs do"
 }
 
 TEST_CASE("a container with its egress denied reaches nothing, with its first packet too") {
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     site here;
     const auto server = kumiki_test::serve(here.outside, SOCK_STREAM, "192.0.2.7"_ip, 5000);
     here.host.run([&] {
@@ -261,7 +261,7 @@ TEST_CASE("a container with its egress denied reaches nothing, with its first pa
 }
 
 TEST_CASE("a start that fails after the network was built leaves nothing of it") {
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     site here;
     here.host.run([&] {
         const auto net = here.open();
@@ -278,7 +278,7 @@ TEST_CASE("a start that fails after the network was built leaves nothing of it")
 }
 
 TEST_CASE("a published port that is taken is refused by name before there is a process") {
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     site here;
     const auto holder = kumiki_test::serve(here.host, SOCK_STREAM, "192.0.2.1"_ip, 8080);
     here.host.run([&] {
@@ -298,7 +298,7 @@ TEST_CASE("a published port that is taken is refused by name before there is a p
 }
 
 TEST_CASE("a container without a network has devices of the host's, which come home at its end") {
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     const bool has_users = GENERATE(false, true);
     const bool parent_goes = GENERATE(false, true);
     CAPTURE(has_users, parent_goes);
@@ -309,10 +309,8 @@ TEST_CASE("a container without a network has devices of the host's, which come h
         create_macvlan(make, {.name = "mv0", .parent = find_link(route, "up0")->index});
         route.transact(make);
         scheduler io;
-        auto spec = here.spec("ip -o -4 addr show eth0; ip route; cat /etc/hosts; " + serve);
-        if (has_users)
-            spec.user_namespace =
-                user_mapping{id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})};
+        auto spec = here.spec("ip -o -4 addr show eth0; ip route; cat /etc/hosts; " + serve_script);
+        if (has_users) spec.user_namespace = kumiki_test::mapped_ids();
         const std::string name = spec.name;
         spec.network = moved_devices{{{.link = "mv0",
                                        .inside = {.name = "eth0",
@@ -337,7 +335,7 @@ TEST_CASE("a container without a network has devices of the host's, which come h
 }
 
 TEST_CASE("a start with a device that is not there fails, and brings the others home") {
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     site here;
     here.host.run([&] {
         auto route = netlink_socket::open(NETLINK_ROUTE);
@@ -361,7 +359,7 @@ TEST_CASE("a start with a device that is not there fails, and brings the others 
 }
 
 TEST_CASE("200 starts with a network and a published port leave nothing") {
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     site here;
     here.host.run([&] {
         const auto net = here.open();

@@ -26,20 +26,18 @@
 using namespace kumiki;
 using namespace kumiki::literals;
 using namespace std::chrono_literals;
+using kumiki_test::busybox;
 using kumiki_test::busybox_root;
 using kumiki_test::group_prefix;
 using kumiki_test::holdings;
+using kumiki_test::read_all;
+using kumiki_test::text_of;
 namespace fs = std::filesystem;
 
 #define REQUIRE_WAITER()                                                                           \
     if (!detail::has_waiter) KUMIKI_SKIP("there is nothing that waits on this machine")
 
 namespace {
-
-const busybox_root& busybox() {
-    static const busybox_root root;
-    return root;
-}
 
 /// What the containers of a pool have. Each has a name of its own, by which leaks are found.
 container_spec worker() {
@@ -49,7 +47,7 @@ container_spec worker() {
 }
 
 /// What is held once the library has what it keeps for the life of the process.
-holdings settled_holdings() {
+holdings settled_with_worker() {
     static const int once = [] {
         scheduler io;
         return io.run(kumiki_test::start_and_wait(io, worker())).exit_code();
@@ -58,20 +56,9 @@ holdings settled_holdings() {
     return holdings::now();
 }
 
-command_changes shell(std::string script) {
+command_changes shell_changes(std::string script) {
     return {.args = {"sh", "-c", std::move(script)},
             .stdio = {{stdio::null(), stdio::pipe(), stdio::merge()}}};
-}
-
-task<std::string> read_all(pipe_reader& from) {
-    std::string text;
-    for (;;) {
-        std::byte buffer[4096];
-        auto size = co_await from.read(buffer);
-        if (size == 0) break;
-        text.append(reinterpret_cast<const char*>(buffer), size);
-    }
-    co_return text;
 }
 
 task<std::string> output_of(container_pool& pool, command_changes changes) {
@@ -101,7 +88,7 @@ task<std::string> error_of(container_pool& pool, command_changes changes, int* s
 }
 
 task<void> note_output(container_pool& pool, std::string& to) {
-    to = co_await output_of(pool, shell("echo ran"));
+    to = co_await output_of(pool, shell_changes("echo ran"));
 }
 
 task<void> sleep_in(container_pool& pool) {
@@ -133,11 +120,6 @@ std::vector<pid_t> waiting() {
     return found;
 }
 
-std::string text_of(const fs::path& path) {
-    std::ifstream file(path);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
-
 /// The lines of /proc/PID/status that say what a process may do.
 std::string rights_of(const std::string& status) {
     std::string text;
@@ -165,7 +147,7 @@ struct listener : observer {
 
 TEST_CASE("a command in a container that was ready finds what it would find in a new one") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     const std::string script =
         "id; hostname; pwd; umask; env; ulimit -a; echo $$; ls -l /proc/self/fd | wc -l; "
         "grep -E 'Cap|NoNew|Seccomp|Uid|Gid|Groups|Sig|Shd' /proc/self/status; "
@@ -189,7 +171,7 @@ TEST_CASE("a command in a container that was ready finds what it would find in a
         scheduler io;
         container_pool pool(io, spec, {.ready = 2});
         io.run(pool.filled());
-        const auto of_warm = io.run(output_of(pool, shell(script)));
+        const auto of_warm = io.run(output_of(pool, shell_changes(script)));
         CHECK(pool.counters().warm == 1);
         CHECK(of_warm == of_cold);
         CHECK(of_warm.find("WHO=me") != std::string::npos);
@@ -223,7 +205,7 @@ TEST_CASE("what waits has no more rights than its command, and nothing of the su
                line.find('[') != std::string::npos));
     }
     const std::string rights = rights_of(text_of(process + "/status"));
-    const auto seen = io.run(output_of(pool, shell("cat /proc/self/status")));
+    const auto seen = io.run(output_of(pool, shell_changes("cat /proc/self/status")));
     CHECK(rights_of(seen) == rights);
     CHECK(rights.find("Seccomp:\t2") != std::string::npos);
 }
@@ -254,14 +236,14 @@ TEST_CASE("a start says the command, its environment and its standard descriptor
     const std::string large(100'000, 'x');
     std::vector<std::string> args{"sh", "-c", "echo $# ${#1}", "sh"};
     for (int i = 0; i < 12; ++i) args.push_back(large);
-    auto much = shell("");
+    auto much = shell_changes("");
     much.args = args;
     CHECK(io.run(output_of(pool, much)) == "12 100000\n");
 }
 
 TEST_CASE("a start that finds no container ready makes its own") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     {
         scheduler io;
         container_pool pool(io, worker(), {.ready = 2, .at_once = 1});
@@ -269,7 +251,7 @@ TEST_CASE("a start that finds no container ready makes its own") {
         CHECK(pool.ready() == 2);
         CHECK(waiting().size() == 2);
         std::vector<task<std::string>> many;
-        for (int i = 0; i < 5; ++i) many.push_back(output_of(pool, shell("echo ran")));
+        for (int i = 0; i < 5; ++i) many.push_back(output_of(pool, shell_changes("echo ran")));
         const auto seen = io.run(when_all(std::move(many)));
         CHECK(seen == std::vector<std::string>(5, "ran\n"));
         CHECK(pool.counters().warm == 2);
@@ -277,7 +259,7 @@ TEST_CASE("a start that finds no container ready makes its own") {
         io.run(pool.filled());  // and it is full again
         CHECK(waiting().size() == 2);
         container_pool none(io, worker(), {.ready = 0});
-        CHECK(io.run(output_of(none, shell("echo ran"))) == "ran\n");
+        CHECK(io.run(output_of(none, shell_changes("echo ran"))) == "ran\n");
         CHECK(waiting().size() == 2);
     }
     KUMIKI_CHECK_NOTHING_LEFT(before);
@@ -285,7 +267,7 @@ TEST_CASE("a start that finds no container ready makes its own") {
 
 TEST_CASE("a thousand starts from a pool leave nothing behind") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     {
         scheduler io;
         container_pool pool(io, worker(), {.ready = 8});
@@ -302,7 +284,7 @@ TEST_CASE("a thousand starts from a pool leave nothing behind") {
 
 TEST_CASE("64 starts at a time have a container each") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     {
         scheduler io;
         auto spec = worker();
@@ -312,14 +294,14 @@ TEST_CASE("64 starts at a time have a container each") {
         for (int round = 0; round < 3; ++round) {
             std::vector<task<std::string>> many;
             for (int i = 0; i < 64; ++i)
-                many.push_back(output_of(
-                    pool, shell("echo " + std::to_string(i) + " $(ls /proc | grep -c '^[0-9]')")));
+                many.push_back(output_of(pool, shell_changes("echo " + std::to_string(i) +
+                                                             " $(ls /proc | grep -c '^[0-9]')")));
             const auto seen = io.run(when_all(std::move(many)));
             for (int i = 0; i < 64; ++i)
                 CHECK(seen[static_cast<std::size_t>(i)].starts_with(std::to_string(i) + " "));
         }
         std::vector<task<std::string>> names;
-        for (int i = 0; i < 64; ++i) names.push_back(output_of(pool, shell("hostname")));
+        for (int i = 0; i < 64; ++i) names.push_back(output_of(pool, shell_changes("hostname")));
         auto seen = io.run(when_all(std::move(names)));
         std::sort(seen.begin(), seen.end());
         CHECK(std::unique(seen.begin(), seen.end()) == seen.end());
@@ -329,7 +311,7 @@ TEST_CASE("64 starts at a time have a container each") {
 
 TEST_CASE("a pool may go while its containers are being made") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     std::size_t most = 0;
     for (int turns = 0; turns < 60; ++turns) {
         scheduler io;
@@ -343,7 +325,7 @@ TEST_CASE("a pool may go while its containers are being made") {
 
 TEST_CASE("a pool may go after its scheduler, and a start after its pool") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     for (int turns : {0, 1, 3, 10, 40}) {
         std::optional<scheduler> io(std::in_place);
         std::optional<container_pool> pool(std::in_place, *io, worker(), pool_options{.ready = 2});
@@ -369,7 +351,7 @@ TEST_CASE("a pool may go after its scheduler, and a start after its pool") {
 
 TEST_CASE("a start from a pool can be cancelled at any moment") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     {
         scheduler io;
         container_pool pool(io, worker(), {.ready = 1});
@@ -384,14 +366,14 @@ TEST_CASE("a start from a pool can be cancelled at any moment") {
             ++stopped;
         }
         CHECK(stopped == 40);
-        CHECK(io.run(output_of(pool, shell("echo still"))) == "still\n");
+        CHECK(io.run(output_of(pool, shell_changes("echo still"))) == "still\n");
     }
     KUMIKI_CHECK_NOTHING_LEFT(before);
 }
 
 TEST_CASE("a container that could not be made ahead is told of, and tried again when asked for") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     {
         const listener heard;
         const kumiki_test::temporary_directory moved;
@@ -409,9 +391,9 @@ TEST_CASE("a container that could not be made ahead is told of, and tried again 
         CHECK(pool.counters().failed == 2);
         REQUIRE(heard.notices.size() == 2);
         CHECK(heard.notices.front().find("/held") != std::string::npos);
-        CHECK(io.run(error_of(pool, shell("true"))).find("/held") != std::string::npos);
+        CHECK(io.run(error_of(pool, shell_changes("true"))).find("/held") != std::string::npos);
         fs::create_directory(own.path() + "/held");
-        CHECK(io.run(output_of(pool, shell("ls -d /held"))) == "/held\n");
+        CHECK(io.run(output_of(pool, shell_changes("ls -d /held"))) == "/held\n");
         io.run(pool.filled());
         CHECK(pool.ready() == 2);
         CHECK(heard.failures.empty());
@@ -421,7 +403,7 @@ TEST_CASE("a container that could not be made ahead is told of, and tried again 
 
 TEST_CASE("a command that cannot be executed is an error that names it") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     {
         scheduler io;
         container_pool pool(io, worker(), {.ready = 1});
@@ -453,7 +435,7 @@ static task<bool> until(scheduler& io, const std::function<bool()>& done, int mo
 
 TEST_CASE("a container that ended while it waited is made anew, though nobody starts anything") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     {
         scheduler io;
         container_pool pool(io, worker(), {.ready = 3});
@@ -464,7 +446,7 @@ TEST_CASE("a container that ended while it waited is made anew, though nobody st
         CHECK(io.run(until(io, [&] { return pool.counters().prepared == 6; })));
         CHECK(pool.counters().lost == 3);
         CHECK(pool.ready() == 3);
-        CHECK(io.run(output_of(pool, shell("echo ran"))) == "ran\n");
+        CHECK(io.run(output_of(pool, shell_changes("echo ran"))) == "ran\n");
         CHECK(pool.counters().warm == 1);
 
         io.run(pool.filled());
@@ -479,7 +461,7 @@ TEST_CASE("a container that ended while it waited is made anew, though nobody st
 
 TEST_CASE("a pool whose containers end again and again stops making them until it is asked") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     {
         scheduler io;
         const listener heard;
@@ -501,7 +483,7 @@ TEST_CASE("a pool whose containers end again and again stops making them until i
 
 TEST_CASE("a filter that what waits cannot live with is an error of the making") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     {
         scheduler io;
         for (const char* call : {"recvmsg", "mmap", "dup3"}) {
@@ -528,7 +510,7 @@ TEST_CASE("a filter that what waits cannot live with is an error of the making")
 
 TEST_CASE("a start that what waits does not answer ends at its limit, and says so") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     {
         scheduler io;
         auto spec = worker();
@@ -547,7 +529,7 @@ TEST_CASE("a start that what waits does not answer ends at its limit, and says s
 
 TEST_CASE("two pools of one name have containers with names of their own") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     {
         scheduler io;
         auto spec = worker();
@@ -563,13 +545,13 @@ TEST_CASE("two pools of one name have containers with names of their own") {
 
 TEST_CASE("a container that ended while it waited is passed over") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     {
         scheduler io;
         container_pool pool(io, worker(), {.ready = 2});
         io.run(pool.filled());
         for (const pid_t pid : waiting()) ::kill(pid, SIGKILL);
-        CHECK(io.run(output_of(pool, shell("echo ran"))) == "ran\n");
+        CHECK(io.run(output_of(pool, shell_changes("echo ran"))) == "ran\n");
         CHECK(pool.counters().lost == 2);
         CHECK(pool.counters().cold == 1);
     }
@@ -625,21 +607,21 @@ TEST_CASE("what waits ends with its supervisor, whatever ends that") {
 
 TEST_CASE("containers of a pool can have users of their own, a user by name, a terminal") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     {
         scheduler io;
         auto mapped = worker();
-        mapped.user_namespace =
-            user_mapping{id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})};
+        mapped.user_namespace = kumiki_test::mapped_ids();
         container_pool of_users(io, mapped, {.ready = 1});
         io.run(of_users.filled());
-        CHECK(io.run(output_of(of_users, shell("id -u; cat /proc/self/uid_map | tr -s ' '"))) ==
+        CHECK(io.run(output_of(of_users,
+                               shell_changes("id -u; cat /proc/self/uid_map | tr -s ' '"))) ==
               "0\n 0 100000 65536\n");
         auto named = worker();
         named.process.named_user = parse_user("web");
         container_pool of_web(io, named, {.ready = 1});
         io.run(of_web.filled());
-        CHECK(io.run(output_of(of_web, shell("id -u"))) == "1000\n");
+        CHECK(io.run(output_of(of_web, shell_changes("id -u"))) == "1000\n");
         auto on_terminal = worker();
         on_terminal.process.terminal = terminal_size{.rows = 33, .columns = 77};
         container_pool of_terminals(io, on_terminal, {.ready = 1});
@@ -653,7 +635,7 @@ TEST_CASE("containers of a pool can have users of their own, a user by name, a t
 
 TEST_CASE("a container of a pool is in its network, under its policy, before it has a command") {
     REQUIRE_WAITER();
-    const auto before = settled_holdings();
+    const auto before = settled_with_worker();
     {
         const kumiki_test::scratch place;
         const kumiki_test::private_netns host;
@@ -675,7 +657,7 @@ TEST_CASE("a container of a pool is in its network, under its policy, before it 
             io.run(pool.filled());
             CHECK(links() == alone + 1 + 3);
             const auto lines = [&](const char* script) {
-                return io.run(output_of(pool, shell(script)));
+                return io.run(output_of(pool, shell_changes(script)));
             };
             CHECK(lines("ip -o link | wc -l; ip -o addr show eth0 | wc -l; ip route | wc -l") ==
                   "2\n3\n2\n");

@@ -25,25 +25,20 @@
 #include "support/leaks.hpp"
 
 using namespace kumiki;
+using kumiki_test::busybox;
 using kumiki_test::busybox_root;
+using kumiki_test::contains;
 using kumiki_test::holdings;
+using kumiki_test::mapped_ids;
 using kumiki_test::pipe_pair;
 using kumiki_test::run_shell;
+using kumiki_test::shell;
 using kumiki_test::temporary_directory;
 using kumiki_test::write_text;
 using right = landlock_access;
 namespace fs = std::filesystem;
 
 namespace {
-
-const busybox_root& busybox() {
-    static const busybox_root root;
-    return root;
-}
-
-container_spec shell(std::string script) {
-    return kumiki_test::shell_spec(busybox(), std::move(script));
-}
 
 /// What the script of `spec` writes up to a line "end", and then `question` in the same container.
 task<std::pair<std::string, std::string>> ask_twice(scheduler& io, container_spec spec,
@@ -92,13 +87,6 @@ std::optional<Failure> refusal(container_spec spec) {
     }
     return std::nullopt;
 }
-
-bool contains(const std::string& text, const std::string& part) {
-    INFO(text);
-    return text.find(part) != std::string::npos;
-}
-
-user_mapping mapped_ids() { return {id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})}; }
 
 constexpr auto chown_bind = capability_set{capability::chown, capability::net_bind_service};
 constexpr auto only_bind = capability_set(capability::net_bind_service);

@@ -18,20 +18,14 @@
 
 using namespace kumiki;
 using namespace std::chrono_literals;
+using kumiki_test::busybox;
 using kumiki_test::busybox_root;
+using kumiki_test::failure_of;
 using kumiki_test::holdings;
 using kumiki_test::run_shell;
+using kumiki_test::shell;
 
 namespace {
-
-const busybox_root& busybox() {
-    static const busybox_root root;
-    return root;
-}
-
-container_spec shell(std::string script) {
-    return kumiki_test::shell_spec(busybox(), std::move(script));
-}
 
 /// Starts `sleep` with what `change` describes and gives the process's number to `look`.
 template <class Change>
@@ -40,16 +34,6 @@ void with_process(Change&& change, std::function<void(pid_t)> look) {
     auto spec = shell("sleep 30");
     change(spec.process);
     kumiki_test::with_container(io, std::move(spec), [&](container& box) { look(box.pid()); });
-}
-
-template <class Call>
-error failure_of(Call&& call) {
-    try {
-        call();
-    } catch (const error& failure) {
-        return failure;
-    }
-    return {0, {}};
 }
 
 }  // namespace
@@ -163,7 +147,7 @@ TEST_CASE("a keyring in a user namespace does not count against the quota of its
     // The kernel's quota of a user who is not root is 200 keyrings: it is root's that count.
     scheduler io;
     auto spec = shell("sleep 30");
-    spec.user_namespace = user_mapping{id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})};
+    spec.user_namespace = kumiki_test::mapped_ids();
     kumiki_test::with_container(io, spec, [](container&) {
         for (const auto& line : holdings::lines("/proc/key-users"))
             CHECK(line.find(" 100000:") == std::string::npos);

@@ -12,7 +12,7 @@ namespace {
 
 /// What `change` makes of a good description: nothing, or the message of its refusal.
 template <class Change>
-std::string refusal(Change&& change) {
+std::string process_refusal(Change&& change) {
     process_spec spec{.args = {"true"}};
     change(spec);
     try {
@@ -30,24 +30,25 @@ strings candidates(std::string command, strings env) {
 }  // namespace
 
 TEST_CASE("a command is enough, and there must be one") {
-    CHECK(refusal([](process_spec&) {}).empty());
-    CHECK_FALSE(refusal([](process_spec& spec) { spec.args = {}; }).empty());
-    CHECK_FALSE(refusal([](process_spec& spec) { spec.args = {""}; }).empty());
-    CHECK_FALSE(refusal([](process_spec& spec) { spec.args = {"", "a"}; }).empty());
-    CHECK(refusal([](process_spec& spec) { spec.args = {"sh", ""}; }).empty());
+    CHECK(process_refusal([](process_spec&) {}).empty());
+    CHECK_FALSE(process_refusal([](process_spec& spec) { spec.args = {}; }).empty());
+    CHECK_FALSE(process_refusal([](process_spec& spec) { spec.args = {""}; }).empty());
+    CHECK_FALSE(process_refusal([](process_spec& spec) { spec.args = {"", "a"}; }).empty());
+    CHECK(process_refusal([](process_spec& spec) { spec.args = {"sh", ""}; }).empty());
 }
 
 TEST_CASE("an argument that the kernel would cut or refuse is refused before") {
-    CHECK_FALSE(
-        refusal([](process_spec& spec) { spec.args = {"a", std::string("x\0y", 3)}; }).empty());
-    CHECK_FALSE(refusal([](process_spec& spec) {
+    CHECK_FALSE(process_refusal([](process_spec& spec) {
+                    spec.args = {"a", std::string("x\0y", 3)};
+                }).empty());
+    CHECK_FALSE(process_refusal([](process_spec& spec) {
                     spec.args = {"a", std::string(128 * 1024, 'x')};
                 }).empty());
-    CHECK(refusal([](process_spec& spec) {
+    CHECK(process_refusal([](process_spec& spec) {
               spec.args = {"a", std::string(128 * 1024 - 1, 'x')};
           }).empty());
-    const auto why =
-        refusal([](process_spec& spec) { spec.args = strings(30, std::string(100 * 1024, 'x')); });
+    const auto why = process_refusal(
+        [](process_spec& spec) { spec.args = strings(30, std::string(100 * 1024, 'x')); });
     CHECK(why.find("2 MiB") != std::string::npos);
 }
 
@@ -55,34 +56,35 @@ TEST_CASE("the environment is made of names and values") {
     for (const std::string& variable : {std::string("A=b"), std::string("A="), std::string("A==b"),
                                         std::string("a b=c"), std::string("A=\n")}) {
         CAPTURE(variable);
-        CHECK(refusal([&](process_spec& spec) { spec.env = {variable}; }).empty());
+        CHECK(process_refusal([&](process_spec& spec) { spec.env = {variable}; }).empty());
     }
     for (const std::string& variable : {std::string(), std::string("A"), std::string("=b"),
                                         std::string("="), std::string("A=\0", 3)}) {
         CAPTURE(variable);
-        const auto why = refusal([&](process_spec& spec) { spec.env = {"X=y", variable}; });
+        const auto why = process_refusal([&](process_spec& spec) { spec.env = {"X=y", variable}; });
         CHECK(why.find("environment") != std::string::npos);
     }
-    CHECK(refusal([](process_spec& spec) { spec.env = {}; }).empty());
+    CHECK(process_refusal([](process_spec& spec) { spec.env = {}; }).empty());
 }
 
 TEST_CASE("the working directory is an absolute path") {
-    CHECK(refusal([](process_spec& spec) { spec.cwd = "/a/../b"; }).empty());
+    CHECK(process_refusal([](process_spec& spec) { spec.cwd = "/a/../b"; }).empty());
     for (const std::string& cwd : {std::string(), std::string("a"), std::string("./"),
                                    std::string("/a\0b", 4), "/" + std::string(5000, 'x')}) {
         CAPTURE(cwd);
-        CHECK_FALSE(refusal([&](process_spec& spec) { spec.cwd = cwd; }).empty());
+        CHECK_FALSE(process_refusal([&](process_spec& spec) { spec.cwd = cwd; }).empty());
     }
 }
 
 TEST_CASE("umask and OOM score have their ranges") {
     for (const unsigned mask : {0U, 077U, 0777U})
-        CHECK(refusal([&](process_spec& spec) { spec.umask = mask; }).empty());
-    CHECK_FALSE(refusal([](process_spec& spec) { spec.umask = 01000; }).empty());
+        CHECK(process_refusal([&](process_spec& spec) { spec.umask = mask; }).empty());
+    CHECK_FALSE(process_refusal([](process_spec& spec) { spec.umask = 01000; }).empty());
     for (const int score : {-1000, 0, 1000})
-        CHECK(refusal([&](process_spec& spec) { spec.oom_score_adj = score; }).empty());
+        CHECK(process_refusal([&](process_spec& spec) { spec.oom_score_adj = score; }).empty());
     for (const int score : {-1001, 1001})
-        CHECK_FALSE(refusal([&](process_spec& spec) { spec.oom_score_adj = score; }).empty());
+        CHECK_FALSE(
+            process_refusal([&](process_spec& spec) { spec.oom_score_adj = score; }).empty());
 }
 
 TEST_CASE("a command with a slash is looked for nowhere else") {

@@ -18,18 +18,12 @@
 using namespace kumiki;
 using namespace kumiki::literals;
 using namespace std::chrono_literals;
+using kumiki_test::busybox;
+using kumiki_test::has_controllers;
 using kumiki_test::run_shell;
+using kumiki_test::shell;
 
 namespace {
-
-const kumiki_test::busybox_root& busybox() {
-    static const kumiki_test::busybox_root root;
-    return root;
-}
-container_spec shell(std::string script) {
-    return kumiki_test::shell_spec(busybox(), std::move(script));
-}
-bool has_controllers(controllers wanted) { return has(cgroup_root::open().available(), wanted); }
 
 /// The result, the group's path while it ran, and whether that is there after the end.
 struct ending {

@@ -17,51 +17,37 @@
 #include "support/leaks.hpp"
 
 using namespace kumiki;
+using kumiki_test::busybox;
 using kumiki_test::busybox_root;
 using kumiki_test::holdings;
 using kumiki_test::pipe_pair;
+using kumiki_test::read_all;
 
 namespace {
 
-const busybox_root& busybox() {
-    static const busybox_root root;
-    return root;
-}
-
-using program = std::shared_ptr<const seccomp_program>;
+using shared_program = std::shared_ptr<const seccomp_program>;
 using answerer = std::function<void(seccomp_call&)>;
 
-program asking(const std::vector<std::string>& names) {
+shared_program asking(const std::vector<std::string>& names) {
     auto filter = default_seccomp_filter(default_capabilities);
     for (const std::string& name : names)
         if (find_syscall(name)) filter.on_first(name, seccomp_action::notify());
     return std::make_shared<const seccomp_program>(filter.compile());
 }
 
-container_spec shell(std::string script, program filter) {
+container_spec filtered(std::string script, shared_program filter) {
     auto spec = kumiki_test::shell_spec(busybox(), std::move(script));
     spec.process.filter = std::move(filter);
     spec.process.cwd = "/tmp";
     return spec;
 }
 
-task<void> serve(seccomp_listener& calls, const answerer& answer) {
+task<void> answer_all(seccomp_listener& calls, const answerer& answer) {
     for (;;) {
         auto call = co_await calls.next();
         if (!call) co_return;
         answer(*call);
     }
-}
-
-task<std::string> read_all(scheduler& io, int fd) {
-    std::string text;
-    for (;;) {
-        std::byte buffer[4096];
-        auto size = co_await io.read(fd, buffer);
-        if (size == 0) break;
-        text.append(reinterpret_cast<const char*>(buffer), size);
-    }
-    co_return text;
 }
 
 /// Runs `spec` with its calls answered, and yields what it wrote.
@@ -72,7 +58,7 @@ task<std::string> run_answered(scheduler& io, container_spec spec, const answere
     auto box = co_await container::start(io, std::move(spec));
     pipe.out.reset();
     REQUIRE(box.seccomp_calls() != nullptr);
-    co_await serve(*box.seccomp_calls(), answer);
+    co_await answer_all(*box.seccomp_calls(), answer);
     auto text = co_await read_all(io, pipe.in.get());
     co_await box.wait();
     co_return text;
@@ -92,14 +78,14 @@ task<std::string> refusal(scheduler& io, container_spec spec) {
     co_return std::string("none");
 }
 
-constexpr const char* make_pipe = "mknod p p; echo $?; test -p p && echo there";
+constexpr const char* mknod_script = "mknod p p; echo $?; test -p p && echo there";
 
 }  // namespace
 
 TEST_CASE("the payload gets the answer that the supervisor gives to its call") {
     KUMIKI_ON_BOTH_BACKENDS(io);
     const auto run = [&](const answerer& answer) {
-        return io.run(run_answered(io, shell(make_pipe, asking({"mknodat"})), answer));
+        return io.run(run_answered(io, filtered(mknod_script, asking({"mknodat"})), answer));
     };
     CHECK(run([](seccomp_call& call) { CHECK(call.allow()); }) == "0\nthere\n");
     CHECK(run([](seccomp_call& call) { CHECK(call.deny(EROFS)); }) ==
@@ -130,7 +116,7 @@ TEST_CASE("a descriptor that the supervisor injects is read by the payload") {
     REQUIRE(::write(file.get(), "from outside\n", 13) == 13);
     int others = 0;
     const auto text = answered(
-        shell("cat /virtual/file; cat /etc/passwd | head -n 1", asking({"openat", "open"})),
+        filtered("cat /virtual/file; cat /etc/passwd | head -n 1", asking({"openat", "open"})),
         [&](seccomp_call& call) {
             const auto path = call.read_text(call.argument(call.name() == "open" ? 0 : 1));
             REQUIRE(path);
@@ -158,12 +144,11 @@ TEST_CASE("what the start itself calls behind its filter is let through and not 
                                    "rt_sigprocmask", "rt_sigaction", "sendto", "seccomp",
                                    "clock_gettime",  "close",        "ppoll",  "read"};
     names.push_back(fetched ? "sendmsg" : "write");
-    auto spec = shell("echo $$; /bin/sleep 0; test -e /bin/sh; exec /bin/echo last", asking(names));
+    auto spec =
+        filtered("echo $$; /bin/sleep 0; test -e /bin/sh; exec /bin/echo last", asking(names));
     spec.clone = mode;
     spec.process.no_new_privs = no_new_privs;
-    if (own_user)
-        spec.user_namespace =
-            user_mapping{id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})};
+    if (own_user) spec.user_namespace = kumiki_test::mapped_ids();
     std::vector<std::string> executed;
     std::vector<std::string> seen;
     const auto text = answered(std::move(spec), [&](seccomp_call& call) {
@@ -183,7 +168,7 @@ TEST_CASE("the payload's first call is never taken for one of the start") {
     // The very first thing that it does is to execute something: the same call as the start's last.
     int calls = 0;
     for (int i = 0; i < 30; ++i) {
-        auto spec = shell("", asking({"execve", "brk", "arch_prctl", "set_tid_address"}));
+        auto spec = filtered("", asking({"execve", "brk", "arch_prctl", "set_tid_address"}));
         spec.process.args = {"/bin/true"};
         spec.clone = i % 2 == 0 ? clone_mode::shared_memory : clone_mode::own_memory;
         bool brk = false;
@@ -200,7 +185,7 @@ TEST_CASE("the payload's first call is never taken for one of the start") {
 
 TEST_CASE("a filter that asks about sendmsg and write is refused before anything is done") {
     scheduler io;
-    const auto said = io.run(refusal(io, shell("true", asking({"sendmsg", "write"}))));
+    const auto said = io.run(refusal(io, filtered("true", asking({"sendmsg", "write"}))));
     CHECK(said.find("notify sendmsg and write") != std::string::npos);
     CHECK(said.find("hands its listener over") != std::string::npos);
 }
@@ -210,16 +195,17 @@ TEST_CASE("what the rest of the filter refuses does not hinder the start") {
     filter.on_first("mknodat", seccomp_action::notify());
     for (const char* name : {"sendmsg", "sendto", "seccomp", "ppoll", "capset"})
         filter.on_first(name, seccomp_action::kill_process());
-    CHECK(answered(shell(make_pipe, std::make_shared<const seccomp_program>(filter.compile())),
-                   [](seccomp_call& call) { call.value(0); }) == "0\n");
+    CHECK(
+        answered(filtered(mknod_script, std::make_shared<const seccomp_program>(filter.compile())),
+                 [](seccomp_call& call) { call.value(0); }) == "0\n");
 }
 
 TEST_CASE("a process of the container has the filter's two parts, and no listener") {
     std::string fds;
     const auto text =
-        answered(shell("ls /proc/self/fd; grep -E '^(Seccomp|Seccomp_filters|NoNewPrivs):' "
-                       "/proc/self/status | tr '\\t' ' '; mount -t tmpfs none /tmp",
-                       asking({"mknodat"})),
+        answered(filtered("ls /proc/self/fd; grep -E '^(Seccomp|Seccomp_filters|NoNewPrivs):' "
+                          "/proc/self/status | tr '\\t' ' '; mount -t tmpfs none /tmp",
+                          asking({"mknodat"})),
                  [](seccomp_call& call) { call.allow(); });
     CHECK(text.starts_with("0\n1\n2\n3\n"));  // 3: the listing itself
     CHECK(text.find("NoNewPrivs: 1\nSeccomp: 2\nSeccomp_filters: 2\n") != std::string::npos);
@@ -249,7 +235,7 @@ TEST_CASE("two processes that call at once are told apart and answered in any or
         auto said = co_await read_all(loop, pipe.in.get());
         co_await box.wait();
         co_return said;
-    }(io, shell("mknod a p 2>/dev/null & mknod b p & wait; ls", asking({"mknodat"}))));
+    }(io, filtered("mknod a p 2>/dev/null & mknod b p & wait; ls", asking({"mknodat"}))));
     CHECK(text == "b\n");
 }
 
@@ -279,13 +265,13 @@ TEST_CASE("a call whose process is killed while it waits is not valid any more")
         auto end = co_await box.seccomp_calls()->next();
         CHECK_FALSE(end);
         co_await box.wait();
-    }(io, shell("mknod a p & read go; kill -9 $!; wait $!; echo $?", asking({"mknodat"}))));
+    }(io, filtered("mknod a p & read go; kill -9 $!; wait $!; echo $?", asking({"mknodat"}))));
 }
 
 TEST_CASE("a container is stopped and destroyed while its calls wait and nobody answers") {
     scheduler io;
     const auto before = holdings::now();
-    kumiki_test::with_container(io, shell("mknod a p", asking({"mknodat"})), [](container&) {});
+    kumiki_test::with_container(io, filtered("mknod a p", asking({"mknodat"})), [](container&) {});
     const auto code = io.run([](scheduler& loop, container_spec spec) -> task<int> {
         auto box = co_await container::start(loop, std::move(spec));
         auto call = co_await box.seccomp_calls()->next();
@@ -295,7 +281,7 @@ TEST_CASE("a container is stopped and destroyed while its calls wait and nobody 
         auto end = co_await box.seccomp_calls()->next();
         CHECK_FALSE(end);
         co_return result.exit_code();
-    }(io, shell("mknod a p", asking({"mknodat"}))));
+    }(io, filtered("mknod a p", asking({"mknodat"}))));
     CHECK(code == 137);
     KUMIKI_CHECK_NOTHING_LEFT(before);
 }
@@ -315,7 +301,7 @@ TEST_CASE("a wait for calls ends with its time limit and loses no call") {
         CHECK(call->deny(EACCES));
         auto result = co_await box.wait();
         CHECK(result.exit_code() == 1);
-    }(io, shell("read go; mknod a p 2>/dev/null", asking({"mknodat"}))));
+    }(io, filtered("read go; mknod a p 2>/dev/null", asking({"mknodat"}))));
 }
 
 TEST_CASE("a process that enters has a listener of its own") {
@@ -323,7 +309,7 @@ TEST_CASE("a process that enters has a listener of its own") {
     io.run([](scheduler& loop, container_spec spec) -> task<void> {
         auto box = co_await container::start(loop, std::move(spec));
         pipe_pair pipe;
-        exec_spec wanted{.args = {"sh", "-c", make_pipe}, .stdio = {0, pipe.out.get(), 2}};
+        exec_spec wanted{.args = {"sh", "-c", mknod_script}, .stdio = {0, pipe.out.get(), 2}};
         auto process = co_await box.exec(std::move(wanted));
         pipe.out.reset();
         REQUIRE(process.seccomp_calls() != nullptr);
@@ -340,14 +326,13 @@ TEST_CASE("a process that enters has a listener of its own") {
         CHECK(said == "0\n");
         auto status = co_await moved.wait();
         CHECK(status.code == 1);  // of test -p
-    }(io, shell("sleep 30", asking({"mknodat"}))));
+    }(io, filtered("sleep 30", asking({"mknodat"}))));
 }
 
 TEST_CASE("a process that enters hands its listener over also when sendmsg asks") {
     scheduler io;
     io.run([](scheduler& loop, container_spec spec) -> task<void> {
-        spec.user_namespace =
-            user_mapping{id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})};
+        spec.user_namespace = kumiki_test::mapped_ids();
         auto box = co_await container::start(loop, std::move(spec));
         exec_spec wanted{.args = {"mknod", "a", "p"}};
         auto process = co_await box.exec(std::move(wanted));
@@ -357,7 +342,7 @@ TEST_CASE("a process that enters hands its listener over also when sendmsg asks"
         CHECK(call->value(0));
         auto status = co_await process.wait();
         CHECK(status.code == 0);
-    }(io, shell("sleep 30", asking({"mknodat", "sendmsg"}))));
+    }(io, filtered("sleep 30", asking({"mknodat", "sendmsg"}))));
 }
 
 TEST_CASE("without notify rules there is no listener") {
@@ -374,7 +359,8 @@ TEST_CASE("a start that asks and fails at any step leaves nothing") {
     int failures = 0;
     int late = 0;
     for (std::size_t at = 0; at < count; ++at) {
-        auto spec = shell("true", asking({"execve", "exit_group", fetched ? "sendmsg" : "write"}));
+        auto spec =
+            filtered("true", asking({"execve", "exit_group", fetched ? "sendmsg" : "write"}));
         spec.start_limit = std::chrono::seconds(2);
         try {
             io.run(kumiki_test::start_with_broken_step(io, std::move(spec), at, count));
@@ -393,8 +379,8 @@ TEST_CASE("a start that asks and fails at any step leaves nothing") {
 TEST_CASE("instructions that the kernel does not take are a typed error of the start") {
     scheduler io;
     auto spec =
-        shell("true", std::make_shared<const seccomp_program>(std::vector<sock_filter>{
-                          {BPF_LD | BPF_B | BPF_IND, 0, 0, 0}, {BPF_RET | BPF_K, 0, 0, 0}}));
+        filtered("true", std::make_shared<const seccomp_program>(std::vector<sock_filter>{
+                             {BPF_LD | BPF_B | BPF_IND, 0, 0, 0}, {BPF_RET | BPF_K, 0, 0, 0}}));
     const auto said = io.run(refusal(io, std::move(spec)));
     CHECK(said.find("step seccomp") != std::string::npos);
     CHECK(said.find("EINVAL") != std::string::npos);

@@ -39,7 +39,7 @@ sys::exit_status finish(spawned& one) {
     return sys::wait_blocking(pidfd.get());
 }
 
-bool is_shared() { return GENERATE(false, true); }
+bool in_either_memory() { return GENERATE(false, true); }
 
 std::size_t threads() {
     const auto status = sys::read_file_at(AT_FDCWD, "/proc/self/status");
@@ -50,7 +50,7 @@ std::size_t threads() {
 }  // namespace
 
 TEST_CASE("a clone that the kernel refuses is an errno, and the thread goes on") {
-    const bool shared = is_shared();
+    const bool shared = in_either_memory();
     spawned refused;
     refused.job.cgroup = 1000000;  // no such descriptor
     refused.steps.call("exit", SYS_exit_group, {0});
@@ -66,7 +66,7 @@ TEST_CASE("a clone that the kernel refuses is an errno, and the thread goes on")
 
 TEST_CASE("the child knows of no handler, and its signals are all blocked up to its execve") {
     // A handler of the host program must never run on the child's stack.
-    const bool shared = is_shared();
+    const bool shared = in_either_memory();
     const auto before = ::signal(SIGUSR1, [](int) {});
     spawned one;
     std::uint64_t mask = 0;
@@ -94,7 +94,7 @@ TEST_CASE("the child knows of no handler, and its signals are all blocked up to 
 }
 
 TEST_CASE("jobs of many threads are all carried out, by a bounded number of spawner threads") {
-    const bool shared = is_shared();
+    const bool shared = in_either_memory();
     const std::size_t before = threads();
     std::vector<std::thread> callers;
     std::vector<int> codes(16, -1);
@@ -151,7 +151,7 @@ TEST_CASE("a job that no thread has begun with can be taken back, another cannot
 TEST_CASE("a fork of the process has spawner threads of its own") {
     spawned first;
     first.steps.call("exit", SYS_exit_group, {0});
-    submit(first, is_shared());
+    submit(first, in_either_memory());
     CHECK(finish(first).code == 0);
     const pid_t child = ::fork();
     REQUIRE(child >= 0);
@@ -174,7 +174,7 @@ TEST_CASE("a child that changes its ids leaves the supervisor as dumpable as it 
     spawned one;
     one.steps.call("the user", SYS_setresuid, {1000, 1000, 1000});
     one.steps.call("exit", SYS_exit_group, {0});
-    submit(one, is_shared());
+    submit(one, in_either_memory());
     CHECK(finish(one).code == 0);
     CHECK(::prctl(PR_GET_DUMPABLE) == 1);
 }

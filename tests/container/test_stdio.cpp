@@ -18,36 +18,19 @@
 
 using namespace kumiki;
 using namespace std::chrono_literals;
+using kumiki_test::busybox;
 using kumiki_test::busybox_root;
 using kumiki_test::holdings;
+using kumiki_test::read_all;
+using kumiki_test::shell;
 namespace fs = std::filesystem;
 
 namespace {
-
-const busybox_root& busybox() {
-    static const busybox_root root;
-    return root;
-}
-
-container_spec shell(std::string script) {
-    return kumiki_test::shell_spec(busybox(), std::move(script));
-}
 
 container_spec piped(std::string script) {
     auto spec = shell(std::move(script));
     spec.process.stdio = {stdio::pipe(), stdio::pipe(), stdio::pipe()};
     return spec;
-}
-
-task<std::string> read_all(pipe_reader& from) {
-    std::string text;
-    std::byte buffer[4096];
-    for (;;) {
-        auto size = co_await from.read(buffer);
-        if (size == 0) break;
-        text.append(reinterpret_cast<const char*>(buffer), size);
-    }
-    co_return text;
 }
 
 struct texts {
@@ -66,7 +49,7 @@ task<texts> start_and_read(scheduler& io, container_spec spec) {
     co_return seen;
 }
 
-texts seen_of(container_spec spec) {
+texts piped_texts(container_spec spec) {
     scheduler io;
     return io.run(start_and_read(io, std::move(spec)));
 }
@@ -88,7 +71,7 @@ struct host_pipe : kumiki_test::pipe_pair {
 TEST_CASE("pipes of a container carry its input and both of its outputs") {
     scheduler io;
     const auto before = [&] {
-        seen_of(piped("exit 0"));
+        piped_texts(piped("exit 0"));
         return holdings::now();
     }();
     io.run([](scheduler& loop, container_spec spec) -> task<void> {
@@ -138,9 +121,7 @@ TEST_CASE("null is the container's own /dev/null, in a start and in an exec") {
         "cat; stat -L -c %t:%T /proc/self/fd/0; readlink /proc/self/fd/0; "
         "stat -c %d:%i /dev/null; stat -L -c %d:%i /proc/self/fd/0; "
         "echo x >&2; exec sleep 30");
-    if (own_user)
-        spec.user_namespace =
-            user_mapping{id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})};
+    if (own_user) spec.user_namespace = kumiki_test::mapped_ids();
     spec.process.stdio = {stdio::null(), stdio::pipe(), stdio::null()};
     scheduler io;
     io.run([](scheduler& loop, container_spec of) -> task<void> {
@@ -169,7 +150,7 @@ TEST_CASE("the mode of the host's /dev/null is not a container's to change") {
     REQUIRE(::stat("/dev/null", &before) == 0);
     auto spec = shell("chmod 600 /proc/self/fd/0; stat -L -c %a /proc/self/fd/0");
     spec.process.stdio = {stdio::null(), stdio::pipe(), stdio::merge()};
-    CHECK(seen_of(std::move(spec)).out == "600\n");
+    CHECK(piped_texts(std::move(spec)).out == "600\n");
     struct stat after{};
     REQUIRE(::stat("/dev/null", &after) == 0);
     CHECK(after.st_mode == before.st_mode);
@@ -179,15 +160,15 @@ TEST_CASE("merged, the standard error goes where the standard output goes") {
     const char* script = "echo 1; echo 2 >&2; echo 3";
     auto spec = shell(script);
     spec.process.stdio = {stdio::null(), stdio::pipe(), stdio::merge()};
-    CHECK(seen_of(spec).out == "1\n2\n3\n");
+    CHECK(piped_texts(spec).out == "1\n2\n3\n");
     host_pipe pipe;
     spec = shell(script);
     spec.process.stdio = {stdio::null(), pipe.out.get(), stdio::merge()};
-    seen_of(spec);
+    piped_texts(spec);
     CHECK(pipe.text() == "1\n2\n3\n");
     spec = shell(std::string(script) + "; [ /dev/null -ef /proc/self/fd/2 ] || exit 8");
     spec.process.stdio = {stdio::null(), stdio::null(), stdio::merge()};
-    CHECK(seen_of(spec).result.exit_code() == 0);
+    CHECK(piped_texts(spec).result.exit_code() == 0);
 }
 
 TEST_CASE("descriptors of the supervisor stand for themselves, as before") {
@@ -195,7 +176,7 @@ TEST_CASE("descriptors of the supervisor stand for themselves, as before") {
     host_pipe err;
     auto spec = shell("echo out; echo err >&2");
     spec.process.stdio = {stdio::null(), out.out.get(), err.out.get()};
-    seen_of(spec);
+    piped_texts(spec);
     CHECK(::fcntl(out.out.get(), F_GETFD) >= 0);  // not taken over
     CHECK(out.text() == "out\n");
     CHECK(err.text() == "err\n");
@@ -223,7 +204,7 @@ TEST_CASE("a pipe that is not there is refused by name") {
 
 TEST_CASE("no end of a pipe is inherited by anything but the command") {
     // If the supervisor kept the child's end, or the child the supervisor's, there were no end.
-    const auto seen = seen_of(piped("exec <&- >&- 2>&-; sleep 0.2"));
+    const auto seen = piped_texts(piped("exec <&- >&- 2>&-; sleep 0.2"));
     CHECK(seen.out == "");
     CHECK(seen.result.wall_time >= 200ms);
     scheduler io;
@@ -295,15 +276,16 @@ TEST_CASE("a start that fails leaves no pipe") {
 }
 
 TEST_CASE("how long a container has lived, what it took, and how it ended are in its result") {
-    const auto slept = seen_of(shell("sleep 0.3")).result;
+    const auto slept = piped_texts(shell("sleep 0.3")).result;
     CHECK(slept.wall_time >= 300ms);
     CHECK(slept.wall_time < 5s);
-    const auto worked = seen_of(shell("i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done")).result;
+    const auto worked =
+        piped_texts(shell("i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done")).result;
     CHECK(worked.status.user_time + worked.status.system_time > 10ms);
     CHECK(worked.usage.cpu_usage.value_or(0us) > 10ms);
     auto large = shell("exec dd if=/dev/zero of=/dev/null bs=20M count=1");
     large.process.stdio = {stdio::null(), stdio::null(), stdio::null()};
-    const auto used = seen_of(large).result;
+    const auto used = piped_texts(large).result;
     CHECK(used.status.peak_memory > bytes{20 << 20});
     // The child has shared this process's memory up to its execve, and the kernel remembers it.
     rusage own{};
@@ -323,11 +305,11 @@ TEST_CASE("a core that was dumped is in the result, with an init and without one
         spec.process.args = {"sh", "-c", "kill -SEGV $$; sleep 30"};
         spec.process.init = init;
         spec.process.cwd = "/tmp";
-        const auto dumped = seen_of(spec).result;
+        const auto dumped = piped_texts(spec).result;
         CHECK(dumped.status.signal == SIGSEGV);
         CHECK(dumped.status.core);
         spec.process.rlimits = {{resource::core, 0, 0}};
-        const auto none = seen_of(spec).result;
+        const auto none = piped_texts(spec).result;
         CHECK(none.status.signal == SIGSEGV);
         CHECK_FALSE(none.status.core);
     }

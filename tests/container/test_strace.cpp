@@ -155,9 +155,9 @@ constexpr auto anything = std::nullopt;
 
 /// Carries out a plan as the child's interpreter does, but its system calls are looked up in the
 /// trace: each must be the next one there.
-class witness {
+class kernel_witness {
   public:
-    explicit witness(std::vector<traced_call> calls) : calls_(std::move(calls)) {}
+    explicit kernel_witness(std::vector<traced_call> calls) : calls_(std::move(calls)) {}
 
     void carry_out(const std::vector<written_step>& steps) {
         for (std::size_t i = 0; i < steps.size(); ++i) {
@@ -325,8 +325,7 @@ container_spec traced_spec(const kumiki_test::busybox_root& root, const std::str
     spec.process.args = {"true"};
     spec.process.env = {"PATH=/nowhere:/etc/passwd:/bin"};  // ENOENT, ENOTDIR, found
     if (kind == "everything") {
-        spec.user_namespace =
-            user_mapping{id_map({{0, 100000, 65536}}), id_map({{0, 100000, 65536}})};
+        spec.user_namespace = kumiki_test::mapped_ids();
         spec.time_namespace = clock_offsets{.monotonic = std::chrono::seconds(1000)};
         spec.process.terminal = terminal_size{};
         spec.process.oom_score_adj = 500;
@@ -367,7 +366,7 @@ TEST_CASE("under strace a child makes its plan's system calls and no others") {
     REQUIRE(steps.size() > 100);
     const auto child = read_trace(place.path() + "/trace." + pid);
     REQUIRE(child.size() >= steps.size());
-    witness(child).carry_out(steps);
+    kernel_witness(child).carry_out(steps);
 
     // The supervisor executes nothing: its one execve is strace's own, of the program itself.
     int executed = 0;

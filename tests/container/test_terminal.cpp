@@ -13,14 +13,10 @@
 #include "support/catch.hpp"
 
 using namespace kumiki;
+using kumiki_test::busybox;
 using kumiki_test::busybox_root;
 
 namespace {
-
-const busybox_root& busybox() {
-    static const busybox_root root;
-    return root;
-}
 
 /// Reads from a terminal until `what` has come; false when it does not within ten seconds.
 bool read_to(int terminal, std::string& seen, std::string_view what) {

@@ -12,9 +12,6 @@ using namespace kumiki;
 using namespace kumiki::literals;
 using kumiki_test::private_netns;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 /// An expression that no kernel has.

@@ -9,9 +9,6 @@
 using namespace kumiki;
 using kumiki_test::private_netns;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 // A value of /proc/sys/net as a thread in the namespace sees it.

@@ -14,10 +14,6 @@ using kumiki_test::private_netns;
 using kumiki_test::says;
 using kumiki_test::witness;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");     \
-    if (!kumiki_test::has_witness("ip")) KUMIKI_SKIP("there is no ip program")
-
 namespace {
 
 // Two hosts on one cable: each has an end called eth0.
@@ -71,7 +67,7 @@ int refusal_of(netlink_socket& socket, netlink_batch& batch) {
 }  // namespace
 
 TEST_CASE("A macvlan is born in a container with a parent outside, and speaks on its wire") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     two_hosts hosts;
     const private_netns inside;
     if (!can_make(hosts.here, "macvlan", [&](netlink_batch& batch) {
@@ -103,7 +99,7 @@ TEST_CASE("A macvlan is born in a container with a parent outside, and speaks on
 }
 
 TEST_CASE("Macvlans of the isolated mode do not reach each other, those of a bridge do") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     for (const macvlan_type mode : {macvlan_type::isolated, macvlan_type::bridge}) {
         two_hosts hosts;
         const private_netns one;
@@ -128,7 +124,7 @@ TEST_CASE("Macvlans of the isolated mode do not reach each other, those of a bri
 }
 
 TEST_CASE("A vxlan carries frames between two hosts inside of UDP packets") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     two_hosts hosts;
     two_hosts::up(hosts.here, "eth0", {"192.0.2.1/24"_cidr});
     two_hosts::up(hosts.there, "eth0", {"192.0.2.9/24"_cidr});
@@ -165,7 +161,7 @@ TEST_CASE("A vxlan carries frames between two hosts inside of UDP packets") {
 }
 
 TEST_CASE("A vlan takes the frames with its tag, and no others [vm]", "[vm]") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     if (::access("/proc/net/if_inet6", F_OK) != 0) KUMIKI_SKIP("this kernel has no IPv6");
     two_hosts hosts;
     const private_netns elsewhere;
@@ -193,7 +189,7 @@ TEST_CASE("A vlan takes the frames with its tag, and no others [vm]", "[vm]") {
 }
 
 TEST_CASE("A dummy holds addresses, and is up without a wire [vm]", "[vm]") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     if (::access("/proc/net/if_inet6", F_OK) != 0) KUMIKI_SKIP("this kernel has no IPv6");
     const private_netns ns;
     const private_netns inside;
@@ -211,7 +207,7 @@ TEST_CASE("A dummy holds addresses, and is up without a wire [vm]", "[vm]") {
 }
 
 TEST_CASE("An ifb is made where the kernel has the kind") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     const private_netns ns;
     auto socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
     if (!can_make(socket, "ifb", [](netlink_batch& batch) { create_ifb(batch, {.name = "ifb7"}); }))
@@ -221,7 +217,7 @@ TEST_CASE("An ifb is made where the kernel has the kind") {
 }
 
 TEST_CASE("A kind that the kernel does not know is named with its module") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     const private_netns ns;
     auto socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
     netlink_batch batch;
@@ -250,7 +246,7 @@ TEST_CASE("What cannot be a vlan or vxlan is refused before the kernel is asked"
 }
 
 TEST_CASE("A macvlan on a parent that is not there is refused") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     const private_netns ns;
     auto socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
     netlink_batch batch;

@@ -11,19 +11,13 @@
 #include <kumiki/netlink/link_info.hpp>
 #include <kumiki/netlink/multicast.hpp>
 
+#include "async/both_backends.hpp"
 #include "support/catch.hpp"
 #include "support/netns.hpp"
 
 using namespace kumiki;
 using namespace std::chrono_literals;
 using kumiki_test::private_netns;
-
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");     \
-    const auto backend = GENERATE(io_backend::io_uring, io_backend::epoll);                        \
-    CAPTURE(to_string(backend));                                                                   \
-    std::optional<scheduler> chosen(std::in_place, scheduler_options{.backend = backend});         \
-    scheduler& io = *chosen
 
 namespace {
 
@@ -72,6 +66,7 @@ void change(netlink_socket& socket, const char* link, std::string alias) {
 
 TEST_CASE("Links that come and go are told in their order, from the subscription on") {
     NEEDS_NETNS;
+    KUMIKI_ON_BOTH_BACKENDS(io);
     const private_netns ns;
     auto socket = socket_in(ns);
     auto events = watch_links(io, ns);
@@ -92,6 +87,7 @@ TEST_CASE("Links that come and go are told in their order, from the subscription
 
 TEST_CASE("A stream waits for what is told later, and a stop loses nothing") {
     NEEDS_NETNS;
+    KUMIKI_ON_BOTH_BACKENDS(io);
     const private_netns ns;
     auto socket = socket_in(ns);
     auto events = watch_links(io, ns);
@@ -106,6 +102,7 @@ TEST_CASE("A stream waits for what is told later, and a stop loses nothing") {
 
 TEST_CASE("After ten thousand events in a small queue one loss is told, and the state is right") {
     NEEDS_NETNS;
+    KUMIKI_ON_BOTH_BACKENDS(io);
     const private_netns ns;
     auto socket = socket_in(ns);
     auto events = watch_links(io, ns, 8192);
@@ -126,6 +123,7 @@ TEST_CASE("After ten thousand events in a small queue one loss is told, and the 
 
 TEST_CASE("With room for all of them ten thousand events are ten thousand") {
     NEEDS_NETNS;
+    KUMIKI_ON_BOTH_BACKENDS(io);
     const private_netns ns;
     auto socket = socket_in(ns);
     auto events = watch_links(io, ns, std::size_t{128} << 20);
@@ -154,6 +152,7 @@ TEST_CASE("A group that is none is refused by its number") {
 
 TEST_CASE("What a stranger sends to a subscription is no event") {
     NEEDS_NETNS;
+    KUMIKI_ON_BOTH_BACKENDS(io);
     const private_netns ns;
     auto socket = socket_in(ns);
     auto subscribed = netlink_subscription::open_in(ns.fd(), NETLINK_ROUTE, {RTNLGRP_LINK});

@@ -12,9 +12,6 @@ using kumiki_test::private_netns;
 using kumiki_test::says;
 using kumiki_test::witness;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 struct one_link {

@@ -12,7 +12,7 @@ using namespace kumiki::literals;
 
 namespace {
 
-std::vector<std::byte> bytes(std::initializer_list<int> numbers) {
+std::vector<std::byte> bytes_of(std::initializer_list<int> numbers) {
     std::vector<std::byte> all;
     for (const int each : numbers) all.push_back(static_cast<std::byte>(each));
     return all;
@@ -20,7 +20,7 @@ std::vector<std::byte> bytes(std::initializer_list<int> numbers) {
 
 /// UDP from 10.88.0.2:40000 to 192.0.2.1:53, with `words` more words of options.
 std::vector<std::byte> udp4(unsigned words = 0, unsigned fragment = 0) {
-    auto packet = bytes({0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 88, 0, 2, 192, 0, 2, 1});
+    auto packet = bytes_of({0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 88, 0, 2, 192, 0, 2, 1});
     packet[0] = static_cast<std::byte>(0x45 + words);
     packet[6] = static_cast<std::byte>(fragment >> 8);
     packet[7] = static_cast<std::byte>(fragment);
@@ -31,7 +31,7 @@ std::vector<std::byte> udp4(unsigned words = 0, unsigned fragment = 0) {
 }
 
 /// IPv6 from fd00::1 to fd00::2 with `next` as its first header, and `rest` behind.
-std::vector<std::byte> ipv6(int next, std::initializer_list<int> rest) {
+std::vector<std::byte> ipv6_packet(int next, std::initializer_list<int> rest) {
     std::vector<std::byte> packet(40);
     packet[0] = std::byte{0x60};
     packet[6] = static_cast<std::byte>(next);
@@ -72,34 +72,34 @@ TEST_CASE("A fragment that is not the first has no ports, and neither has what w
 
 TEST_CASE("The head of an IPv6 packet is read behind its extension headers") {
     const flow_tuple expected{"fd00::1"_ip, "fd00::2"_ip, std::uint16_t{1}, std::uint16_t{80}};
-    const auto plain = parse_ipv6_head(ipv6(6, {0, 1, 0, 80}));
+    const auto plain = parse_ipv6_head(ipv6_packet(6, {0, 1, 0, 80}));
     REQUIRE(plain);
     CHECK(plain->transport == 6);
     CHECK(plain->between == expected);
     // Hop-by-hop options of 16 bytes, a fragment header, TCP.
     const auto behind =
-        parse_ipv6_head(ipv6(0, {44, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  //
-                                 6,  0, 0, 1, 0, 0, 0, 9,  //
-                                 0,  1, 0, 80}));
+        parse_ipv6_head(ipv6_packet(0, {44, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  //
+                                        6,  0, 0, 1, 0, 0, 0, 9,  //
+                                        0,  1, 0, 80}));
     REQUIRE(behind);
     CHECK(behind->transport == 6);
     CHECK(behind->between == expected);
     // Not the first fragment.
-    CHECK(parse_ipv6_head(ipv6(44, {6, 0, 0x05, 0xa8, 0, 0, 0, 9, 0, 1, 0, 80}))
+    CHECK(parse_ipv6_head(ipv6_packet(44, {6, 0, 0x05, 0xa8, 0, 0, 0, 9, 0, 1, 0, 80}))
               ->between.destination_port == 0);
     // A header that says that it is longer than all there is.
-    CHECK(parse_ipv6_head(ipv6(0, {6, 255, 0, 0, 0, 0, 0, 0, 0, 1, 0, 80}))
+    CHECK(parse_ipv6_head(ipv6_packet(0, {6, 255, 0, 0, 0, 0, 0, 0, 0, 1, 0, 80}))
               ->between.destination_port == 0);
     CHECK_FALSE(parse_ipv6_head(udp4()));
 }
 
 TEST_CASE("An ARP request is read as who asks for whom") {
-    const auto head = parse_arp_head(bytes(
+    const auto head = parse_arp_head(bytes_of(
         {0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 88, 0, 2, 0, 0, 0, 0, 0, 0, 10, 88, 0, 1}));
     REQUIRE(head);
     CHECK(head->between.source == "10.88.0.2"_ip);
     CHECK(head->between.destination == "10.88.0.1"_ip);
-    CHECK_FALSE(parse_arp_head(bytes({0, 1, 8, 0})));
+    CHECK_FALSE(parse_arp_head(bytes_of({0, 1, 8, 0})));
 }
 
 TEST_CASE("No bytes at all make a parser read beyond them") {

@@ -8,9 +8,6 @@
 using namespace kumiki;
 using kumiki_test::private_netns;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 void nft_program(const private_netns& in, const std::string& command) {

@@ -9,17 +9,14 @@ using namespace kumiki;
 using namespace kumiki::literals;
 using kumiki_test::private_netns;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
-struct pair_up {
+struct routed_pair {
     private_netns ns;
     netlink_socket socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
     int link = 0;
 
-    pair_up() {
+    routed_pair() {
         netlink_batch batch;
         create_veth(batch, {.name = "v0", .peer_name = "v1"});
         for (const char* name : {"v0", "v1"}) {
@@ -42,7 +39,7 @@ struct pair_up {
 
 TEST_CASE("An address without a route to its network is reached through its gateway alone") {
     NEEDS_NETNS;
-    pair_up test;
+    routed_pair test;
     netlink_batch batch;
     for (const auto& [address, gateway] : {std::pair{"10.88.0.2/24"_cidr, "10.88.0.1"_ip},
                                            std::pair{"fd00:88::2/64"_cidr, "fd00:88::1"_ip}}) {
@@ -59,7 +56,7 @@ TEST_CASE("An address without a route to its network is reached through its gate
 
 TEST_CASE("A network's route comes with the address, and goes with it") {
     NEEDS_NETNS;
-    pair_up test;
+    routed_pair test;
     netlink_batch batch;
     add_address(batch, test.link, "10.88.0.2/24"_cidr);
     test.socket.transact(batch);
@@ -84,7 +81,7 @@ TEST_CASE("A namespace where nothing was ever routed has no routes") {
 
 TEST_CASE("A route can be deleted, once") {
     NEEDS_NETNS;
-    pair_up test;
+    routed_pair test;
     netlink_batch batch;
     add_address(batch, test.link, "10.88.0.2/24"_cidr);
     const route_info route{
@@ -107,7 +104,7 @@ TEST_CASE("A route can be deleted, once") {
 
 TEST_CASE("A route that cannot be is refused") {
     NEEDS_NETNS;
-    pair_up test;
+    routed_pair test;
     netlink_batch batch;
     CHECK_THROWS_AS(add_route(batch, {.destination = "10.0.0.0/8"_cidr, .gateway = "fd00::1"_ip}),
                     invalid_input);

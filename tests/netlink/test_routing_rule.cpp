@@ -12,12 +12,8 @@ using kumiki_test::private_netns;
 using kumiki_test::says;
 using kumiki_test::witness;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");     \
-    if (!kumiki_test::has_witness("ip")) KUMIKI_SKIP("there is no ip program")
-
 TEST_CASE("A rule is shown as it was asked for, listed, and deleted once") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     const private_netns ns;
     auto socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
     const std::vector<routing_rule> rules{
@@ -70,7 +66,7 @@ TEST_CASE("A rule without a priority or with two families is refused") {
 }
 
 TEST_CASE("Packets take the way of the table that the rule for their source names") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     const private_netns ns;
     const private_netns first;
     const private_netns second;
@@ -114,7 +110,7 @@ TEST_CASE("Packets take the way of the table that the rule for their source name
 }
 
 TEST_CASE("A route that refuses is told to the sender as its type says") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     const private_netns ns;
     auto socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
     netlink_batch batch;

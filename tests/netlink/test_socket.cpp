@@ -15,9 +15,6 @@
 using namespace kumiki;
 using kumiki_test::private_netns;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 TEST_CASE("A socket opened in another namespace is there, and the caller is not") {
     NEEDS_NETNS;
     const private_netns ns;

@@ -12,18 +12,14 @@ using kumiki_test::private_netns;
 using kumiki_test::says;
 using kumiki_test::witness;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");     \
-    if (!kumiki_test::has_witness("tc")) KUMIKI_SKIP("there is no tc program")
-
 namespace {
 
-struct one_link {
+struct shaped_link {
     private_netns ns;
     netlink_socket socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
     int link = 0;
 
-    one_link() {
+    shaped_link() {
         netlink_batch batch;
         create_veth(batch, {.name = "v0", .peer_name = "v1"});
         socket.transact(batch);
@@ -46,8 +42,8 @@ struct one_link {
 }  // namespace
 
 TEST_CASE("A rate is what tc shows, also beyond 32 bits, and is replaced and taken away") {
-    NEEDS_NETNS;
-    one_link test;
+    NEEDS_NETNS_AND("tc");
+    shaped_link test;
     const auto limit = [&](bytes_per_second rate) {
         return test.submit(
             [&](netlink_batch& batch) { shape_link(batch, test.link, 1500, {.rate = rate}); });
@@ -68,8 +64,8 @@ TEST_CASE("A rate is what tc shows, also beyond 32 bits, and is replaced and tak
 }
 
 TEST_CASE("What an interface receives is led through another once") {
-    NEEDS_NETNS;
-    one_link test;
+    NEEDS_NETNS_AND("tc");
+    shaped_link test;
     netlink_batch make;
     create_ifb(make, {.name = "ifb0"});
     if (!test.socket.submit(make).empty()) KUMIKI_SKIP("this kernel has no ifb");
@@ -89,8 +85,8 @@ TEST_CASE("What an interface receives is led through another once") {
 }
 
 TEST_CASE("A shape that is none asks for nothing, and one on no interface is refused") {
-    NEEDS_NETNS;
-    one_link test;
+    NEEDS_NETNS_AND("tc");
+    shaped_link test;
     netlink_batch batch;
     shape_link(batch, test.link, 1500, {});
     CHECK(batch.empty());

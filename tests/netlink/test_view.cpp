@@ -9,13 +9,13 @@ using namespace kumiki::literals;
 
 namespace {
 
-struct family_header {
+struct view_header {
     std::uint32_t value = 7;
 };
 
 std::vector<std::byte> sample() {
     netlink_batch batch;
-    batch.add(0x10, 0, family_header{});
+    batch.add(0x10, 0, view_header{});
     batch.u32(1, 4711);
     batch.address(2, "2001:db8::1"_ip);
     {
@@ -23,7 +23,7 @@ std::vector<std::byte> sample() {
         batch.text(4, "eth0");
         batch.u16(static_cast<std::uint16_t>(5 | NLA_F_NET_BYTEORDER), 0x0102);
     }
-    batch.add(0x11, 0, family_header{.value = 8});
+    batch.add(0x11, 0, view_header{.value = 8});
     const auto bytes = batch.bytes();
     return {bytes.begin(), bytes.end()};
 }
@@ -46,8 +46,8 @@ TEST_CASE("Views give the values of a message") {
     const auto first = next_message(rest);
     REQUIRE(first);
     CHECK(first->type() == 0x10);
-    CHECK(first->family_header<family_header>().value == 7);
-    const auto attributes = first->attributes<family_header>();
+    CHECK(first->family_header<view_header>().value == 7);
+    const auto attributes = first->attributes<view_header>();
     CHECK(attributes.find(1)->u32() == 4711);
     CHECK(attributes.find(2)->address() == "2001:db8::1"_ip);
     const auto nest = attributes.find(3)->nested();
@@ -56,15 +56,15 @@ TEST_CASE("Views give the values of a message") {
     CHECK(!attributes.find(9));
     const auto second = next_message(rest);
     REQUIRE(second);
-    CHECK(second->family_header<family_header>().value == 8);
-    CHECK(second->attributes<family_header>().begin() == second->attributes<family_header>().end());
+    CHECK(second->family_header<view_header>().value == 8);
+    CHECK(second->attributes<view_header>().begin() == second->attributes<view_header>().end());
     CHECK(!next_message(rest));
 }
 
 TEST_CASE("An attribute of another size than its type's is an error") {
     const auto bytes = sample();
     std::span<const std::byte> rest = bytes;
-    const auto attributes = next_message(rest)->attributes<family_header>();
+    const auto attributes = next_message(rest)->attributes<view_header>();
     CHECK_THROWS_AS(attributes.find(1)->u16(), error);
     CHECK_THROWS_AS(attributes.find(1)->u64(), error);
     CHECK_THROWS_AS(attributes.find(3)->address(), error);
@@ -83,7 +83,7 @@ TEST_CASE("A message cut off at any byte is an error or short, never read beyond
         std::span<const std::byte> rest = cut;
         try {
             while (const auto message = next_message(rest))
-                (void)read_all(message->attributes<family_header>());
+                (void)read_all(message->attributes<view_header>());
         } catch (const error& refused) {
             CHECK(refused.errno_value() == EBADMSG);
         }
@@ -104,7 +104,7 @@ TEST_CASE("Lengths that lie are errors") {
     CHECK_THROWS_AS(
         [&] {
             const auto message = next_message(rest);
-            return read_all(message->attributes<family_header>());
+            return read_all(message->attributes<view_header>());
         }(),
         error);
 }
@@ -128,7 +128,7 @@ TEST_CASE("Random bytes are read to their end or refused") {
         std::span<const std::byte> rest = bytes;
         try {
             while (const auto message = next_message(rest))
-                (void)read_all(message->attributes<family_header>());
+                (void)read_all(message->attributes<view_header>());
         } catch (const error&) {}
     }
     CHECK(true);

@@ -6,21 +6,20 @@
 #include <kumiki/network/endpoint.hpp>
 
 #include "support/catch.hpp"
+#include "support/failure.hpp"
 #include "support/netns.hpp"
 #include "support/scratch.hpp"
 #include "support/witness.hpp"
 
 using namespace kumiki;
 using namespace kumiki::literals;
+using kumiki_test::message_of;
 using kumiki_test::private_netns;
-
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
 
 namespace {
 
 // A host of the test's own and what is in it.
-struct test_host {
+struct bridge_host {
     kumiki_test::scratch place;
     private_netns ns;
     netlink_socket socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
@@ -66,15 +65,6 @@ struct test_host {
     }
 };
 
-std::string message_of(auto&& function) {
-    try {
-        function();
-    } catch (const error& failure) {
-        return failure.what();
-    }
-    return "nothing was thrown";
-}
-
 bool contains(const std::string& text, const std::string& part) {
     INFO(text);
     return text.find(part) != std::string::npos;
@@ -84,7 +74,7 @@ bool contains(const std::string& text, const std::string& part) {
 
 TEST_CASE("An open network is a bridge with the gateway's addresses, usable at once") {
     NEEDS_NETNS;
-    test_host host;
+    bridge_host host;
     {
         const auto net = host.open(host.options());
         CHECK(net.gateway() == "10.88.0.1"_ip);
@@ -117,7 +107,7 @@ TEST_CASE("An open network is a bridge with the gateway's addresses, usable at o
 
 TEST_CASE("A network without IPv6 gives the bridge none") {
     NEEDS_NETNS;
-    test_host host;
+    bridge_host host;
     auto options = host.options();
     options.subnet6.reset();
     options.mtu = 1400;
@@ -129,7 +119,7 @@ TEST_CASE("A network without IPv6 gives the bridge none") {
 
 TEST_CASE("Where IPv6 is switched off a network has IPv4, and one with both is refused by name") {
     NEEDS_NETNS;
-    test_host host;
+    bridge_host host;
     host.set("ipv6/conf/all/disable_ipv6", "1");
     host.set("ipv6/conf/default/disable_ipv6", "1");
     try {
@@ -158,7 +148,7 @@ TEST_CASE("Where IPv6 is switched off a network has IPv4, and one with both is r
 // started with ipv6.disable=1.
 TEST_CASE("An interface without IPv6 carries a network of IPv4, and one with both is refused") {
     NEEDS_NETNS;
-    test_host host;
+    bridge_host host;
     netlink_batch batch;
     create_veth(batch, {.name = "up0", .peer_name = "up1", .mtu = 1200});
     set_link(batch, "up0", {.up = true});
@@ -185,7 +175,7 @@ TEST_CASE("An interface without IPv6 carries a network of IPv4, and one with bot
 
 TEST_CASE("The MTU is that of the way out") {
     NEEDS_NETNS;
-    test_host host;
+    bridge_host host;
     netlink_batch batch;
     create_veth(batch, {.name = "up0", .peer_name = "up1", .mtu = 1380});
     set_link(batch, "up0", {.up = true});
@@ -201,7 +191,7 @@ TEST_CASE("The MTU is that of the way out") {
 
 TEST_CASE("A second opening shares the network, and the last one to go removes it") {
     NEEDS_NETNS;
-    test_host host;
+    bridge_host host;
     std::optional<bridge_network> first = host.open(host.options());
     std::optional<bridge_network> second = host.open(host.options());
     CHECK(first->bridge().index == second->bridge().index);
@@ -216,7 +206,7 @@ TEST_CASE("A second opening shares the network, and the last one to go removes i
 
 TEST_CASE("Other settings than those that the network is open with are refused") {
     NEEDS_NETNS;
-    test_host host;
+    bridge_host host;
     const auto net = host.open(host.options());
     auto other = host.options();
     other.subnet = "10.89.0.0/24"_cidr;
@@ -229,7 +219,7 @@ TEST_CASE("Other settings than those that the network is open with are refused")
 
 TEST_CASE("Another process shares the network, and when it is killed it is as if it had gone") {
     NEEDS_NETNS;
-    test_host host;
+    bridge_host host;
     int ready[2];
     REQUIRE(::pipe2(ready, O_CLOEXEC) == 0);
     const pid_t child = ::fork();
@@ -265,7 +255,7 @@ TEST_CASE("Another process shares the network, and when it is killed it is as if
 
 TEST_CASE("A subnet that overlaps a route of the host's is refused, and the route is named") {
     NEEDS_NETNS;
-    test_host host;
+    bridge_host host;
     netlink_batch batch;
     create_bridge(batch, {.name = "br0"});
     set_link(batch, "br0", {.up = true});
@@ -284,7 +274,7 @@ TEST_CASE("A subnet that overlaps a route of the host's is refused, and the rout
 
 TEST_CASE("Two networks have subnets that do not overlap") {
     NEEDS_NETNS;
-    test_host host;
+    bridge_host host;
     const auto net = host.open(host.options());
     auto other = host.options("db");
     CHECK(contains(message_of([&] { host.open(other); }), "on km-web"));
@@ -296,7 +286,7 @@ TEST_CASE("Two networks have subnets that do not overlap") {
 
 TEST_CASE("An interface of the bridge's name that is not ours is left alone") {
     NEEDS_NETNS;
-    test_host host;
+    bridge_host host;
     netlink_batch batch;
     create_bridge(batch, {.name = "km-web"});
     host.socket.transact(batch);
@@ -309,7 +299,7 @@ TEST_CASE("An interface of the bridge's name that is not ours is left alone") {
 
 TEST_CASE("An uplink that is not there is refused with nothing left") {
     NEEDS_NETNS;
-    test_host host;
+    bridge_host host;
     auto options = host.options();
     options.uplinks = {"nothing0"};
     CHECK(contains(message_of([&] { host.open(options); }), "nothing0"));
@@ -318,7 +308,7 @@ TEST_CASE("An uplink that is not there is refused with nothing left") {
 
 TEST_CASE("A network whose bridge somebody deleted goes without complaint") {
     NEEDS_NETNS;
-    test_host host;
+    bridge_host host;
     {
         const auto net = host.open(host.options());
         netlink_batch batch;
@@ -331,7 +321,7 @@ TEST_CASE("A network whose bridge somebody deleted goes without complaint") {
 
 TEST_CASE("A state directory that cannot be written is named") {
     NEEDS_NETNS;
-    test_host host;
+    bridge_host host;
     auto options = host.options();
     options.state_directory = "/proc/nowhere";
     CHECK(contains(message_of([&] { host.open(options); }), "/proc/nowhere"));
@@ -340,7 +330,7 @@ TEST_CASE("A state directory that cannot be written is named") {
 
 TEST_CASE("What cannot be attached is refused") {
     NEEDS_NETNS;
-    test_host host;
+    bridge_host host;
     auto options = host.options();
     const auto net = host.open(options);
     CHECK_THROWS_AS(net.attach({.address = "10.99.0.2"_ip}), invalid_input);
@@ -352,7 +342,7 @@ TEST_CASE("What cannot be attached is refused") {
 
 TEST_CASE("A network without a subnet gets one that overlaps nothing, and who shares it the same") {
     NEEDS_NETNS;
-    test_host host;
+    bridge_host host;
     netlink_batch batch;
     set_link(batch, "lo", {.up = true});
     add_route(batch, {.destination = "10.216.0.0/24"_cidr, .link = 1});

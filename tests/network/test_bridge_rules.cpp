@@ -12,9 +12,6 @@ using namespace kumiki;
 using namespace kumiki::literals;
 using namespace kumiki_test;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 const mac_address mac_a = mac_address::from("10.88.0.2"_ip);

@@ -19,13 +19,10 @@ using namespace kumiki::literals;
 using namespace std::chrono_literals;
 using kumiki_test::private_netns;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 // A host of the test's own and a network with a container of rules, and one that may do nothing.
-struct test_host {
+struct denials_host {
     kumiki_test::scratch place;
     private_netns ns;
     private_netns inside_a;
@@ -91,7 +88,7 @@ TEST_CASE("A denied packet is told with its container, its rule and its addresse
     NEEDS_NETNS;
     const auto backend = GENERATE(io_backend::io_uring, io_backend::epoll);
     CAPTURE(to_string(backend));
-    test_host host;
+    denials_host host;
     scheduler io({.backend = backend});
     auto denied = watch_denials(io, host.net);
 
@@ -157,7 +154,7 @@ TEST_CASE("A denied packet is told with its container, its rule and its addresse
 
 TEST_CASE("What was told and what was lost are together what the rule has counted") {
     NEEDS_NETNS;
-    test_host host;
+    denials_host host;
     scheduler io;
     auto denied = watch_denials(io, host.net);
     constexpr int sent = 20000;  // far more than the queue has room for
@@ -190,7 +187,7 @@ TEST_CASE("What was told and what was lost are together what the rule has counte
 
 TEST_CASE("There is one reader of a network's denials, and the next one may come after it") {
     NEEDS_NETNS;
-    test_host host;
+    denials_host host;
     scheduler io;
     std::optional<stream<denial>> first = watch_denials(io, host.net);
     try {
@@ -209,7 +206,7 @@ TEST_CASE("There is one reader of a network's denials, and the next one may come
 
 TEST_CASE("A rule's place in its policy is the number that is told") {
     NEEDS_NETNS;
-    test_host host;
+    denials_host host;
     scheduler io;
     host.a.reset();
     policy many = allow_all();

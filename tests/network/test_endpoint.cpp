@@ -14,27 +14,26 @@
 
 #include "network/town.hpp"
 #include "support/catch.hpp"
+#include "support/failure.hpp"
 #include "support/netns.hpp"
 #include "support/scratch.hpp"
 #include "support/witness.hpp"
 
 using namespace kumiki;
 using namespace kumiki::literals;
+using kumiki_test::errno_of;
 using kumiki_test::private_netns;
-
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
 
 namespace {
 
-struct test_host {
+struct endpoint_host {
     kumiki_test::scratch place;
     private_netns ns;
     netlink_socket socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
     std::optional<bridge_network> net;
 
-    explicit test_host(cidr subnet = "10.88.0.0/24"_cidr,
-                       std::optional<cidr> subnet6 = "fd00:88::/64"_cidr) {
+    explicit endpoint_host(cidr subnet = "10.88.0.0/24"_cidr,
+                           std::optional<cidr> subnet6 = "fd00:88::/64"_cidr) {
         bring_loopback_up(ns.fd());
         net = ns.run([&] {
             return bridge_network::open({.name = "web",
@@ -67,21 +66,11 @@ std::vector<std::string> routes_of(const private_netns& ns) {
     return texts;
 }
 
-int errno_of(auto&& function) {
-    try {
-        function();
-    } catch (const error& failure) {
-        INFO(failure.what());
-        return failure.errno_value();
-    }
-    return -1;
-}
-
 }  // namespace
 
 TEST_CASE("A connected container has its interface, addresses and routes, and its loopback") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     const private_netns inside;
     const auto link = host.connect(inside, "box");
     CHECK(link.addresses() == std::vector<ip_address>{"10.88.0.2"_ip, "fd00:88::2"_ip});
@@ -116,7 +105,7 @@ TEST_CASE("A connected container has its interface, addresses and routes, and it
 
 TEST_CASE("Packets pass between host and container in both families at once") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     const private_netns inside;
     const auto link = host.connect(inside, "box");
     for (const auto& address : link.addresses()) {
@@ -132,7 +121,7 @@ TEST_CASE("Packets pass between host and container in both families at once") {
 
 TEST_CASE("What was asked for is given: addresses, Ethernet address, name of the interface") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     const private_netns inside;
     const auto link = host.connect(inside, "box",
                                    {.address = "10.88.0.77"_ip,
@@ -149,7 +138,7 @@ TEST_CASE("What was asked for is given: addresses, Ethernet address, name of the
 
 TEST_CASE("A network without IPv6 gives a container none") {
     NEEDS_NETNS;
-    test_host host("10.88.0.0/24"_cidr, std::nullopt);
+    endpoint_host host("10.88.0.0/24"_cidr, std::nullopt);
     const private_netns inside;
     const auto link = host.connect(inside, "box");
     CHECK(link.addresses() == std::vector<ip_address>{"10.88.0.2"_ip});
@@ -162,7 +151,7 @@ TEST_CASE("A network without IPv6 gives a container none") {
 
 TEST_CASE("A namespace in which IPv6 is switched off is told with its remedy, and that helps") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     const private_netns inside;
     inside.run([] {
         for (const char* which : {"all", "default"})
@@ -190,7 +179,7 @@ TEST_CASE("A namespace in which IPv6 is switched off is told with its remedy, an
 TEST_CASE("A published port answers from outside and from the host, and denied ones get nothing") {
     NEEDS_NETNS;
     const private_netns outside;
-    test_host host;
+    endpoint_host host;
     {
         auto near = netlink_socket::open_in(host.ns.fd(), NETLINK_ROUTE);
         auto far = netlink_socket::open_in(outside.fd(), NETLINK_ROUTE);
@@ -243,7 +232,7 @@ TEST_CASE("A published port answers from outside and from the host, and denied o
 
 TEST_CASE("A container does not reach its sibling, and both keep reaching the gateway") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     const private_netns one;
     const private_netns two;
     const auto first = host.connect(one, "one");
@@ -262,7 +251,7 @@ TEST_CASE("A container does not reach its sibling, and both keep reaching the ga
 
 TEST_CASE("Disconnecting leaves neither interface, and frees address and port at once") {
     NEEDS_NETNS;
-    test_host host("10.88.0.0/30"_cidr, std::nullopt);  // one address to give
+    endpoint_host host("10.88.0.0/30"_cidr, std::nullopt);  // one address to give
     const private_netns inside;
     for (int round = 0; round < 20; ++round) {
         auto link = host.connect(inside, "box", {.publish = {tcp(8080, 80)}});
@@ -280,7 +269,7 @@ TEST_CASE("Disconnecting leaves neither interface, and frees address and port at
 
 TEST_CASE("Disconnecting ends the flows to the container, at once or soon") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     const private_netns inside;
     auto netfilter = netlink_socket::open_in(host.ns.fd(), NETLINK_NETFILTER);
     const bool soon = GENERATE(false, true);
@@ -305,7 +294,7 @@ TEST_CASE("A container whose namespace went first is disconnected without compla
         void release_failed(const error&) noexcept override { ++failures; }
         ~counting() override { set_observer(before); }
     } told;
-    test_host host("10.88.0.0/30"_cidr, std::nullopt);
+    endpoint_host host("10.88.0.0/30"_cidr, std::nullopt);
     for (int round = 0; round < 20; ++round) {
         std::optional<private_netns> inside(std::in_place);
         const auto link = host.connect(*inside, "box");
@@ -317,7 +306,7 @@ TEST_CASE("A container whose namespace went first is disconnected without compla
 
 TEST_CASE("A failure at any point of connecting leaves nothing") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     const private_netns inside;
     auto socket = netlink_socket::open_in(inside.fd(), NETLINK_ROUTE);
     netlink_batch batch;
@@ -350,7 +339,7 @@ TEST_CASE("A failure at any point of connecting leaves nothing") {
 
 TEST_CASE("A reservation that is not used is given back") {
     NEEDS_NETNS;
-    test_host host("10.88.0.0/30"_cidr, std::nullopt);
+    endpoint_host host("10.88.0.0/30"_cidr, std::nullopt);
     { const auto held = host.hold("box", {.publish = {tcp(8080, 80)}}); }
     const auto held = host.hold("box", {.publish = {tcp(8080, 80)}});
     CHECK(held.addresses().front() == "10.88.0.2"_ip);
@@ -360,7 +349,7 @@ TEST_CASE("A reservation that is not used is given back") {
 
 TEST_CASE("A host port in use is told when the container is reserved") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     const auto other = kumiki_test::serve(host.ns, SOCK_STREAM, "0.0.0.0"_ip, 8080);
     CHECK(errno_of([&] { host.hold("box", {.publish = {tcp(8080, 80)}}); }) == EADDRINUSE);
     const auto held = host.hold("box", {.publish = {tcp(8081, 80)}});
@@ -389,7 +378,7 @@ TEST_CASE("A host port in use is told when the container is reserved") {
 
 TEST_CASE("An SCTP port is one container's, in all networks of the host, and ends with it") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     const private_netns first;
     const private_netns second;
     std::optional<endpoint> link = host.connect(first, "one", {.publish = {sctp(7000, 70)}});
@@ -416,7 +405,7 @@ TEST_CASE("An SCTP port is one container's, in all networks of the host, and end
 
 TEST_CASE("One port may lead elsewhere on one of the host's addresses") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     const private_netns inside;
     const auto link = host.connect(inside, "box",
                                    {.publish = {published_port::parse("127.0.0.1:7000:71"),
@@ -429,7 +418,7 @@ TEST_CASE("One port may lead elsewhere on one of the host's addresses") {
 
 TEST_CASE("Many containers connect from many threads and all go") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     std::vector<std::thread> threads;
     std::atomic<int> wrong{0};
     for (int t = 0; t < 8; ++t)
@@ -452,7 +441,7 @@ TEST_CASE("Many containers connect from many threads and all go") {
 
 TEST_CASE("A connected container keeps its network open") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     const private_netns inside;
     std::optional<endpoint> link = host.connect(inside, "box");
     host.net.reset();
@@ -464,7 +453,7 @@ TEST_CASE("A connected container keeps its network open") {
 
 TEST_CASE("What a killed process left of its containers is removed by the next to open") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     const private_netns inside;
     int ready[2];
     REQUIRE(::pipe2(ready, O_CLOEXEC) == 0);
@@ -516,7 +505,7 @@ TEST_CASE("Loopback alone comes up, with both of its addresses") {
 
 TEST_CASE("A sibling opens what it was allowed to directly, as itself, and others do not") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     const auto other_net = host.ns.run([&] {
         return bridge_network::open(
             {.name = "bank", .subnet = "10.99.0.0/24"_cidr, .state_directory = host.place.path()});
@@ -585,7 +574,7 @@ TEST_CASE(
     "No two containers' links have one name, whatever their bridges' and leases' numbers are") {
     NEEDS_NETNS;
     // The names tell number from number: 2 and 33 * 36 + 5 are not 2 * 36 + 33 and 5.
-    test_host host("10.88.0.0/16"_cidr, {});
+    endpoint_host host("10.88.0.0/16"_cidr, {});
     const int first = host.net->bridge().index;
     REQUIRE(first < 36);
     const int second = first * 36 + 33;
@@ -616,7 +605,7 @@ TEST_CASE("The longest name of a container's link is one that an interface can h
 
 TEST_CASE("A network explains what its containers' rules say, as long as they are connected") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     const private_netns inside;
     const packet from_far{.source = "192.0.2.9"_ip,
                           .destination = "10.88.0.1"_ip,
@@ -644,7 +633,7 @@ TEST_CASE("A network explains what its containers' rules say, as long as they ar
 
 TEST_CASE("Containers reach each other by their own addresses, names and labels as attached") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     const private_netns database;
     const private_netns client;
     const private_netns stranger;
@@ -674,7 +663,7 @@ TEST_CASE("Containers reach each other by their own addresses, names and labels 
 
 TEST_CASE("All of another network are peers of a rule") {
     NEEDS_NETNS;
-    test_host host;
+    endpoint_host host;
     const policy rules = deny_all().allow(*host.net, tcp(80));
     CHECK(rules.verdict("10.88.0.200"_ip, tcp(80)) == access::allow);
     CHECK(rules.verdict("fd00:88::77"_ip, tcp(80)) == access::allow);

@@ -20,9 +20,6 @@ using namespace kumiki;
 using namespace kumiki::literals;
 using namespace kumiki_test;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 const ip_address host_address = "192.0.2.1"_ip;

@@ -13,9 +13,6 @@ using namespace kumiki;
 using namespace kumiki::literals;
 using namespace kumiki_test;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 /// Sends frames from inside of a namespace as fast as it can, until it is told to stop.

@@ -6,19 +6,17 @@
 #include <kumiki/network/existing_bridge.hpp>
 
 #include "support/catch.hpp"
+#include "support/failure.hpp"
 #include "support/netns.hpp"
 #include "support/scratch.hpp"
 #include "support/witness.hpp"
 
 using namespace kumiki;
 using namespace kumiki::literals;
+using kumiki_test::message_of;
 using kumiki_test::private_netns;
 using kumiki_test::says;
 using kumiki_test::witness;
-
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");     \
-    if (!kumiki_test::has_witness("ip")) KUMIKI_SKIP("there is no ip program")
 
 namespace {
 
@@ -108,19 +106,10 @@ std::string difference(const std::string& before, const std::string& after) {
     return text;
 }
 
-std::string message_of(auto&& function) {
-    try {
-        function();
-    } catch (const error& failure) {
-        return failure.what();
-    }
-    return "nothing was thrown";
-}
-
 }  // namespace
 
 TEST_CASE("A network on the user's bridge leaves what is the user's as it was, also at the end") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     users_host host;
     const std::string before = host.state();
     const private_netns inside;
@@ -157,7 +146,7 @@ TEST_CASE("A network on the user's bridge leaves what is the user's as it was, a
 }
 
 TEST_CASE("A container sends through the user's bridge from its own addresses alone") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     users_host host;
     const private_netns inside;
     const auto net = host.open(host.options());
@@ -173,7 +162,7 @@ TEST_CASE("A container sends through the user's bridge from its own addresses al
 }
 
 TEST_CASE("A killed process's changes of the user's bridge are changed back by the next to open") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     const bool is_damaged = GENERATE(false, true);
     users_host host;
     const std::string before = host.state();
@@ -208,7 +197,7 @@ TEST_CASE("A killed process's changes of the user's bridge are changed back by t
 }
 
 TEST_CASE("A neighbour on the user's bridge does not pass for a container") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     users_host host;
     const private_netns inside;
     const auto net = host.open(host.options());
@@ -228,7 +217,7 @@ TEST_CASE("A neighbour on the user's bridge does not pass for a container") {
 }
 
 TEST_CASE("A bridge without ports gives its own network, one with others must have a second") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     users_host host;
     auto wanted = host.options();
     wanted.subnet = {};
@@ -252,7 +241,7 @@ TEST_CASE("A bridge without ports gives its own network, one with others must ha
 }
 
 TEST_CASE("A bridge is one network's at a time, and the holder is named") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     users_host host;
     auto second = host.options();
     second.name = "db";
@@ -268,7 +257,7 @@ TEST_CASE("A bridge is one network's at a time, and the holder is named") {
 }
 
 TEST_CASE("A bridge on which IPv6 is off is a network's of IPv4 alone") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     users_host host;
     host.ns.run([] {
         sys::write_file_at(AT_FDCWD, "/proc/sys/net/ipv6/conf/br0/disable_ipv6", "1");
@@ -287,7 +276,7 @@ TEST_CASE("A bridge on which IPv6 is off is a network's of IPv4 alone") {
 }
 
 TEST_CASE("What cannot be a network's bridge is refused, with nothing changed") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     users_host host;
     netlink_batch batch;
     create_bridge(batch, {.name = "br1"});

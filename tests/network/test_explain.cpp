@@ -17,9 +17,6 @@ using namespace kumiki;
 using namespace kumiki::literals;
 using namespace kumiki_test;
 
-#define NEEDS_NETNS                                                                                \
-    if (!can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 network_rules web_of(std::vector<firewall_rules> containers) {

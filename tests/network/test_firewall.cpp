@@ -12,9 +12,6 @@ using namespace kumiki;
 using namespace kumiki::literals;
 using namespace kumiki_test;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 TEST_CASE("A published port is reached from everywhere that it should be, and nowhere else") {
     NEEDS_NETNS;
     // With and without br_netfilter looking into bridged packets, as it does beside other tools.

@@ -37,7 +37,7 @@ bool arrives(const node& from, ip_address to, std::uint16_t port, const unique_f
 
 TEST_CASE(
     "The first datagram arrives, from the container and to it, also at an address used before") {
-    if (!can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     if (!looks_at_once())
         KUMIKI_SKIP("this kernel lets interfaces wait for a worker (Linux < 6.8)");
     town net;

@@ -17,9 +17,6 @@ using namespace kumiki;
 using kumiki_test::private_netns;
 using kumiki_test::witness;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 bool shell(const private_netns& in, const std::string& command) {

@@ -12,12 +12,9 @@ using namespace kumiki;
 using namespace kumiki::literals;
 using kumiki_test::private_netns;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
-struct test_host {
+struct settings_host {
     kumiki_test::scratch place;
     private_netns ns;
     private_netns inside;
@@ -38,7 +35,7 @@ struct test_host {
 
 // True when the UDP checksum of the first datagram from the container is right in what a program
 // that reads packets raw on the host's end of the pair sees.
-bool checksum_is_right(const test_host& host, const endpoint& link) {
+bool checksum_is_right(const settings_host& host, const endpoint& link) {
     const unique_fd raw = host.ns.run([&] {
         unique_fd fd(sys::check(::socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, htons(ETH_P_ALL)),
                                 "packet socket"));
@@ -74,7 +71,7 @@ bool checksum_is_right(const test_host& host, const endpoint& link) {
 
 TEST_CASE("The settings that were asked for are those of the container's interface alone") {
     NEEDS_NETNS;
-    test_host host;
+    settings_host host;
     const auto link = host.connect({.settings = {{ip_family::v4, "rp_filter", "2"},
                                                  {ip_family::v4, "arp_ignore", "3"},
                                                  {ip_family::v4, "forwarding", "1"},
@@ -89,7 +86,7 @@ TEST_CASE("The settings that were asked for are those of the container's interfa
 
 TEST_CASE("A setting that is none, or that the kernel refuses, leaves no endpoint") {
     NEEDS_NETNS;
-    test_host host;
+    settings_host host;
     for (const char* key : {"", "../all/forwarding", "rp_filter/", "RP", "a b"})
         CHECK_THROWS_AS(host.net->attach({.settings = {{ip_family::v4, key, "1"}}}), invalid_input);
     for (const auto& [key, value, code] :
@@ -108,7 +105,7 @@ TEST_CASE("A setting that is none, or that the kernel refuses, leaves no endpoin
 
 TEST_CASE("A program that reads packets raw sees a right checksum where that was asked for") {
     NEEDS_NETNS;
-    test_host host;
+    settings_host host;
     {
         const auto link = host.connect({});
         CHECK(!checksum_is_right(host, link));  // nobody computes it between the two ends

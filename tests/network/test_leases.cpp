@@ -8,43 +8,36 @@
 #include <kumiki/network/leases.hpp>
 
 #include "support/catch.hpp"
+#include "support/failure.hpp"
 
 using namespace kumiki;
 using namespace kumiki::literals;
+using kumiki_test::errno_of;
 
 namespace {
 
 // A directory of the test's own, without a name once the test has it open.
-struct scratch {
+struct lease_directory {
     unique_fd directory;
     std::string path;
 
-    scratch() {
+    lease_directory() {
         char name[] = "/tmp/kumiki-test-XXXXXX";
         REQUIRE(::mkdtemp(name) != nullptr);
         path = name;
         directory = sys::open_at(AT_FDCWD, path, O_RDONLY | O_DIRECTORY);
     }
-    ~scratch() {
+    ~lease_directory() {
         ::unlinkat(directory.get(), "leases", 0);
         ::rmdir(path.c_str());
     }
     address_pool pool(const cidr& subnet) const { return {subnet, directory.get(), "leases"}; }
 };
 
-int errno_of(auto&& function) {
-    try {
-        function();
-    } catch (const error& failure) {
-        return failure.errno_value();
-    }
-    return -1;
-}
-
 }  // namespace
 
 TEST_CASE("Addresses are leased from the third on, each once, in both families") {
-    const scratch place;
+    const lease_directory place;
     auto pool = place.pool("10.88.0.0/24"_cidr);
     CHECK(pool.gateway() == "10.88.0.1"_ip);
     const auto first = pool.lease();
@@ -52,14 +45,14 @@ TEST_CASE("Addresses are leased from the third on, each once, in both families")
     CHECK(first.address() == "10.88.0.2"_ip);
     CHECK(second.address() == "10.88.0.3"_ip);
     CHECK(first.with_prefix() == "10.88.0.2/24"_cidr);
-    const scratch other;
+    const lease_directory other;
     auto pool6 = other.pool("fd00:88::/64"_cidr);
     CHECK(pool6.gateway() == "fd00:88::1"_ip);
     CHECK(pool6.lease(first.offset()).address() == "fd00:88::2"_ip);
 }
 
 TEST_CASE("A lease given back rests while others are free, and can be asked for") {
-    const scratch place;
+    const lease_directory place;
     auto pool = place.pool("10.88.0.0/28"_cidr);
     { const auto gone = pool.lease(); }
     CHECK(pool.lease().address() == "10.88.0.3"_ip);
@@ -67,7 +60,7 @@ TEST_CASE("A lease given back rests while others are free, and can be asked for"
 }
 
 TEST_CASE("An exhausted pool is named, and a lease given back ends that") {
-    const scratch place;
+    const lease_directory place;
     auto pool = place.pool("10.88.0.0/29"_cidr);
     std::vector<address_lease> all;
     for (int i = 0; i < 5; ++i) all.push_back(pool.lease());
@@ -85,7 +78,7 @@ TEST_CASE("An exhausted pool is named, and a lease given back ends that") {
 }
 
 TEST_CASE("A static address is leased, or the conflict is named") {
-    const scratch place;
+    const lease_directory place;
     auto pool = place.pool("10.88.0.0/24"_cidr);
     const auto lease = pool.lease("10.88.0.2"_ip);
     CHECK(pool.lease().address() == "10.88.0.3"_ip);
@@ -98,7 +91,7 @@ TEST_CASE("A static address is leased, or the conflict is named") {
 }
 
 TEST_CASE("Static IPv6 addresses are leased as far as a lock can reach") {
-    const scratch place;
+    const lease_directory place;
     auto pool = place.pool("fd00:88::/64"_cidr);
     const auto far = pool.lease("fd00:88::1234:5678:9abc"_ip);
     CHECK(far.address() == "fd00:88::1234:5678:9abc"_ip);
@@ -109,7 +102,7 @@ TEST_CASE("Static IPv6 addresses are leased as far as a lock can reach") {
 }
 
 TEST_CASE("A network without room for a container is refused") {
-    const scratch place;
+    const lease_directory place;
     CHECK_THROWS_AS(place.pool("10.88.0.0/31"_cidr), invalid_input);
     CHECK_THROWS_AS(place.pool("10.88.0.0/32"_cidr), invalid_input);
     CHECK_THROWS_AS(place.pool("fd00::/127"_cidr), invalid_input);
@@ -117,7 +110,7 @@ TEST_CASE("A network without room for a container is refused") {
 }
 
 TEST_CASE("A lease moves with its object") {
-    const scratch place;
+    const lease_directory place;
     auto pool = place.pool("10.88.0.0/29"_cidr);
     auto a = pool.lease();
     auto b = pool.lease();
@@ -128,7 +121,7 @@ TEST_CASE("A lease moves with its object") {
 }
 
 TEST_CASE("Leases of a killed process are free again, those of a living one are not") {
-    const scratch place;
+    const lease_directory place;
     int ready[2];
     REQUIRE(::pipe2(ready, O_CLOEXEC) == 0);
     const pid_t child = ::fork();
@@ -157,7 +150,7 @@ TEST_CASE("Leases of a killed process are free again, those of a living one are 
 }
 
 TEST_CASE("Threads with one pool and with one each never get the same address") {
-    const scratch place;
+    const lease_directory place;
     auto shared = place.pool("10.88.0.0/22"_cidr);
     std::mutex mutex;
     std::vector<address_lease> all;

@@ -130,7 +130,7 @@ struct counting_observer : observer {
 }  // namespace
 
 TEST_CASE("Hundreds of endpoints are made and removed by many threads, and nothing is left") {
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     const std::size_t count = endpoints_wanted();
     if (!may_open(count * 4 + 200)) KUMIKI_SKIP("RLIMIT_NOFILE is too low for so many endpoints");
     const auto before = kumiki_test::holdings::now();

@@ -3,19 +3,17 @@
 #include <kumiki/network/moved_link.hpp>
 
 #include "support/catch.hpp"
+#include "support/failure.hpp"
 #include "support/netns.hpp"
 #include "support/scratch.hpp"
 #include "support/witness.hpp"
 
 using namespace kumiki;
 using namespace kumiki::literals;
+using kumiki_test::errno_of;
 using kumiki_test::private_netns;
 using kumiki_test::says;
 using kumiki_test::witness;
-
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");     \
-    if (!kumiki_test::has_witness("ip")) KUMIKI_SKIP("there is no ip program")
 
 namespace {
 
@@ -65,20 +63,10 @@ struct host_with_card {
     }
 };
 
-int errno_of(auto&& function) {
-    try {
-        function();
-    } catch (const error& failure) {
-        INFO(failure.what());
-        return failure.errno_value();
-    }
-    return -1;
-}
-
 }  // namespace
 
 TEST_CASE("A moved interface is the container's, and comes home as it was") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     host_with_card host;
     const std::string before = host.state();
     const private_netns inside;
@@ -105,7 +93,7 @@ TEST_CASE("A moved interface is the container's, and comes home as it was") {
 }
 
 TEST_CASE("A virtual interface outlives the end of the container that it is in") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     host_with_card host;
     std::optional<private_netns> inside(std::in_place);
     auto card = host.move(*inside, "card0");
@@ -118,7 +106,7 @@ TEST_CASE("A virtual interface outlives the end of the container that it is in")
 }
 
 TEST_CASE("A port of a bridge comes back to its bridge") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     host_with_card host;
     netlink_batch batch;
     create_bridge(batch, {.name = "br0"});
@@ -136,7 +124,7 @@ TEST_CASE("A port of a bridge comes back to its bridge") {
 }
 
 TEST_CASE("What cannot be moved is refused, and is at home as it was") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     host_with_card host;
     const std::string before = host.state();
     const private_netns inside;
@@ -157,7 +145,7 @@ TEST_CASE("What cannot be moved is refused, and is at home as it was") {
 }
 
 TEST_CASE("An interface that was deleted in the container is not missed") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     host_with_card host;
     const private_netns inside;
     auto card = host.move(inside, "card0");
@@ -170,7 +158,7 @@ TEST_CASE("An interface that was deleted in the container is not missed") {
 }
 
 TEST_CASE("A container in a network has the host's devices beside its own until it disconnects") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("ip");
     host_with_card host;
     const kumiki_test::scratch place;
     const private_netns inside;

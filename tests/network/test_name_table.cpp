@@ -36,7 +36,7 @@ TEST_CASE("A name of an earlier birth is not that of who has the address now") {
 }
 
 TEST_CASE("The kernel's names are read back as they were put, and again after each change") {
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     const kumiki_test::private_netns ns;
     auto wall = firewall::open_in(ns.fd(), {.network = "shop",
                                             .bridge = "km-shop",

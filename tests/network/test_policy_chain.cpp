@@ -11,9 +11,6 @@ using namespace kumiki;
 using namespace kumiki::literals;
 using namespace kumiki_test;
 
-#define NEEDS_NETNS                                                                                \
-    if (!can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 /// The rules of a chain as the nft program shows them.

@@ -62,9 +62,9 @@ TEST_CASE("What is given back is free, but for what is held for another reason")
 
 TEST_CASE("An SCTP port is one container's, whether or not the kernel has sockets of it") {
     const shared_directory shared;
-    const std::vector<ip_address> addresses{"10.88.0.2"_ip, "fd00:88::2"_ip};
+    const std::vector<ip_address> two_addresses{"10.88.0.2"_ip, "fd00:88::2"_ip};
     const auto hold = [&](const std::vector<published_port>& ports) {
-        return port_reservation::hold(ports, addresses, shared.fd.get());
+        return port_reservation::hold(ports, two_addresses, shared.fd.get());
     };
     std::optional<port_reservation> first = hold({sctp(7000, 70), sctp(0, 71)});
     const std::uint16_t picked = first->ports().at(1).host.first;
@@ -82,7 +82,7 @@ TEST_CASE("An SCTP port is one container's, whether or not the kernel has socket
     CHECK(hold({sctp(7001, 1)}).ports().size() == 1);
     CHECK(hold({sctp(0, 1)}).ports().front().host.first != picked);
     // Kept through a change, and free with the last that holds it.
-    *first = first->changed(std::vector<published_port>{sctp(7000, 70)}, addresses);
+    *first = first->changed(std::vector<published_port>{sctp(7000, 70)}, two_addresses);
     CHECK_THROWS_AS(hold({sctp(7000, 70)}), error);
     CHECK(hold({sctp(picked, 1)}).ports().size() == 1);
     first.reset();

@@ -19,9 +19,6 @@ using namespace kumiki;
 using namespace kumiki::literals;
 using kumiki_test::private_netns;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 const std::vector<ip_address> only_v4{"10.88.0.2"_ip};
@@ -29,7 +26,7 @@ const std::vector<ip_address> both{"10.88.0.2"_ip, "fd00:88::2"_ip};
 
 /// The error that `function` throws, or nothing.
 template <class Function>
-std::optional<error> failure_of(Function&& function) {
+std::optional<error> any_failure_of(Function&& function) {
     try {
         function();
     } catch (const error& failure) {
@@ -94,7 +91,7 @@ TEST_CASE("Each malformed published port is refused with what was given") {
         "[127.0.0.1]:80:80", "[]:80:80", "[::1%lo]:80:80", "0x50:80", "224.0.0.1:80:80",
         "255.255.255.255:80:80", "[ff02::1]:80:80", "80\n:80", "8080:99999999999999999999");
     CAPTURE(text);
-    const auto failure = failure_of([&] { (void)published_port::parse(text); });
+    const auto failure = any_failure_of([&] { (void)published_port::parse(text); });
     REQUIRE(failure);
     CHECK(failure->object() == "'" + text + "'");
     CHECK_FALSE(failure->remedy().empty());
@@ -138,7 +135,8 @@ TEST_CASE("A port in use is an error that names the port and who has it") {
     NEEDS_NETNS;
     const private_netns ns;
     const auto server = kumiki_test::serve(ns, SOCK_STREAM, "0.0.0.0"_ip, 8080);
-    const auto failure = failure_of([&] { hold_in(ns, {tcp(8079, 80), tcp(8080, 80)}, only_v4); });
+    const auto failure =
+        any_failure_of([&] { hold_in(ns, {tcp(8079, 80), tcp(8080, 80)}, only_v4); });
     REQUIRE(failure);
     CHECK(failure->errno_value() == EADDRINUSE);
     CHECK(failure->object() == "0.0.0.0:8080/tcp");
@@ -146,7 +144,7 @@ TEST_CASE("A port in use is an error that names the port and who has it") {
     CHECK(try_bind(ns, SOCK_STREAM, "0.0.0.0"_ip, 8079) == 0);  // nothing is held by halves
 
     const auto udp_server = kumiki_test::serve(ns, SOCK_DGRAM, "::"_ip, 53);
-    const auto other = failure_of([&] { hold_in(ns, {udp(53)}, both); });
+    const auto other = any_failure_of([&] { hold_in(ns, {udp(53)}, both); });
     REQUIRE(other);
     CHECK(other->remedy().find("pid " + std::to_string(::getpid())) != std::string::npos);
 }
@@ -157,7 +155,7 @@ TEST_CASE("Two containers cannot hold the same port, and the second is told") {
     auto first = hold_in(ns, {tcp(8080, 80), udp(5353, 53)}, both);
     const std::string own_pid = "(pid " + std::to_string(::getpid()) + ")";
     const auto says = [&](const published_port& wanted) {
-        const auto failure = failure_of([&] { hold_in(ns, {wanted}, both); });
+        const auto failure = any_failure_of([&] { hold_in(ns, {wanted}, both); });
         REQUIRE(failure);
         CHECK(failure->errno_value() == EADDRINUSE);
         return failure->remedy();
@@ -188,7 +186,7 @@ TEST_CASE("An address that the host does not have is refused by name") {
     set_link(up, "lo", {.up = true});
     links.transact(up);
     const auto failure =
-        failure_of([&] { hold_in(ns, {published_port::parse("192.0.2.9:80:80")}, only_v4); });
+        any_failure_of([&] { hold_in(ns, {published_port::parse("192.0.2.9:80:80")}, only_v4); });
     REQUIRE(failure);
     CHECK(failure->errno_value() == EADDRNOTAVAIL);
     CHECK(failure->object() == "192.0.2.9:80/tcp");
@@ -229,13 +227,13 @@ TEST_CASE("A port on all addresses and the same on one of them are held together
         CHECK(try_bind(ns, SOCK_STREAM, "0.0.0.0"_ip, 7000) == EADDRINUSE);
     }
     // Still one of the host's, and still once.
-    const auto foreign =
-        failure_of([&] { hold_in(ns, {wild, published_port::parse("192.0.2.9:7000:71")}, both); });
+    const auto foreign = any_failure_of(
+        [&] { hold_in(ns, {wild, published_port::parse("192.0.2.9:7000:71")}, both); });
     REQUIRE(foreign);
     CHECK(foreign->errno_value() == EADDRNOTAVAIL);
     CHECK(foreign->object() == "192.0.2.9:7000/tcp");
     for (const auto& twice : {std::vector{wild, wild}, std::vector{exact, exact}}) {
-        const auto failure = failure_of([&] { hold_in(ns, twice, both); });
+        const auto failure = any_failure_of([&] { hold_in(ns, twice, both); });
         REQUIRE(failure);
         CHECK(failure->errno_value() == EADDRINUSE);
     }
@@ -271,7 +269,7 @@ TEST_CASE("Ports that change are never free in between, from one address to all 
     CHECK(try_bind(ns, type, "127.0.0.2"_ip, 7000) == EADDRINUSE);
     // What fails changes nothing.
     const auto other = hold_in(ns, {port("0.0.0.0:7002:72")}, both);
-    CHECK(failure_of(
+    CHECK(any_failure_of(
         [&] { ns.run([&] { (void)held.changed(std::vector{port("0.0.0.0:7002:72")}, both); }); }));
     CHECK(try_bind(ns, type, "127.0.0.2"_ip, 7000) == EADDRINUSE);
     held = {};

@@ -23,18 +23,15 @@ using namespace kumiki::literals;
 using namespace std::chrono_literals;
 using kumiki_test::private_netns;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 // A host of the test's own, and processes that use its networks.
-struct test_host {
+struct reconciled_host {
     kumiki_test::scratch place;
     private_netns ns;
     private_netns inside;
 
-    test_host() { bring_loopback_up(ns.fd()); }
+    reconciled_host() { bring_loopback_up(ns.fd()); }
     bridge_options options() const {
         return {.name = "web",
                 .subnet = "10.88.0.0/24"_cidr,
@@ -103,7 +100,7 @@ struct test_host {
 
 TEST_CASE("Where nothing was left there is nothing to do, and nothing is made") {
     NEEDS_NETNS;
-    const test_host host;
+    const reconciled_host host;
     const auto report = host.reconcile();
     CHECK(report.networks.empty());
     CHECK(report.containers.empty());
@@ -113,7 +110,7 @@ TEST_CASE("Where nothing was left there is nothing to do, and nothing is made") 
 
 TEST_CASE("What a killed process left goes, with the switch for forwarding") {
     NEEDS_NETNS;
-    const test_host host;
+    const reconciled_host host;
     const auto forwarding = [&] {
         return host.ns.run([] {
             return std::string(
@@ -133,7 +130,7 @@ TEST_CASE("What a killed process left goes, with the switch for forwarding") {
 
 TEST_CASE("At whatever moment a process is killed, nothing of it is left") {
     NEEDS_NETNS;
-    const test_host host;
+    const reconciled_host host;
     int left = 0;
     for (int round = 0; round < 40; ++round) {
         CAPTURE(round);
@@ -149,7 +146,7 @@ TEST_CASE("At whatever moment a process is killed, nothing of it is left") {
 
 TEST_CASE("In a network that lives, the dead container goes and the living one stays") {
     NEEDS_NETNS;
-    const test_host host;
+    const reconciled_host host;
     const pid_t child = host.start("dead", true);  // first: a fork shares the parent's locks
     const auto net = host.open();
     private_netns inside;
@@ -179,7 +176,7 @@ TEST_CASE("In a network that lives, the dead container goes and the living one s
 
 TEST_CASE("What is in no directory that is known is told, and stays") {
     NEEDS_NETNS;
-    const test_host host;
+    const reconciled_host host;
     const auto net = host.open();
     const kumiki_test::scratch elsewhere;
     const auto report =
@@ -195,7 +192,7 @@ TEST_CASE("What is in no directory that is known is told, and stays") {
 TEST_CASE("The rules of others are byte for byte what they were at each step of a network's life") {
     NEEDS_NETNS;
     if (!kumiki_test::has_witness("nft")) KUMIKI_SKIP("there is no nft program");
-    const test_host host;
+    const reconciled_host host;
     const std::string made = kumiki_test::witness(host.ns, R"(nft -f - <<'END'
 table inet theirs {
     set friends { type ipv4_addr; flags interval; elements = { 192.0.2.0/24, 203.0.113.7 } }
@@ -259,7 +256,7 @@ done; done)");
 
 TEST_CASE("Rules that live with their process are nobody else's, and go with it, also killed") {
     NEEDS_NETNS;
-    const test_host host;
+    const reconciled_host host;
     auto options = host.options();
     options.rules = rule_lifetime::with_process;
     const auto open = [&] { return host.ns.run([&] { return bridge_network::open(options); }); };
@@ -309,12 +306,12 @@ TEST_CASE("Rules that live with their process are nobody else's, and go with it,
     }
     CHECK_THROWS_AS(host.open(), error);  // nor with shared rules
     CHECK(has_rules());
-    test_host::kill(child);
+    reconciled_host::kill(child);
     CHECK_FALSE(has_rules());
     CHECK(host.reconcile().networks == std::vector<std::string>{"web"});
     CHECK(host.traces().empty());
     // Shared ones had stayed behind: they are replaced.
-    test_host::kill(host.start("box", true));
+    reconciled_host::kill(host.start("box", true));
     CHECK(has_rules());
     {
         const auto net = open();

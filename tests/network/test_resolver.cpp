@@ -21,9 +21,6 @@ using kumiki_test::private_netns;
 using kumiki_test::question;
 using kumiki_test::said;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 unique_fd talk_to(const private_netns& ns, int type, ip_address to, std::uint16_t port = 53) {
@@ -131,7 +128,7 @@ dns_message answer_all(const dns_message& asked) {
 dns_message keep_silent(const dns_message&) { return {}; }
 
 /// A host with networks of containers, and an outside with name servers.
-struct site {
+struct resolver_site {
     kumiki_test::scratch place;
     private_netns host;
     private_netns outside;
@@ -141,7 +138,7 @@ struct site {
     std::list<std::jthread> servers = {};
     io_backend backend = io_backend::automatic;
 
-    site() {
+    resolver_site() {
         bring_loopback_up(host.fd());
         netlink_batch batch;
         create_veth(batch, {.name = "up0", .peer_name = "out0", .peer_netns = outside.fd()});
@@ -207,7 +204,7 @@ names_options forward_to(std::vector<ip_address> servers,
 
 TEST_CASE("Containers find each other by name over UDP and TCP, in both families") {
     NEEDS_NETNS;
-    site here;
+    resolver_site here;
     const auto& web = here.add("web", {.address = "10.88.0.7"_ip});
     here.add("db", {.address = "10.88.0.9"_ip, .aliases = {"postgres", "store"}});
     here.backend = GENERATE(io_backend::automatic, io_backend::epoll);
@@ -228,7 +225,7 @@ TEST_CASE("Containers find each other by name over UDP and TCP, in both families
 
 TEST_CASE("Another process that has the network open knows and answers the same") {
     NEEDS_NETNS;
-    site here;
+    resolver_site here;
     const auto& web = here.add("web");
     // Each opening has its own sockets, tables and thread: what two processes share is the kernel.
     const auto again = here.open("shop", "10.88.0.0/24"_cidr, "fd00:88::/64"_cidr);
@@ -242,7 +239,7 @@ TEST_CASE("Another process that has the network open knows and answers the same"
 
 TEST_CASE("Many with one name are all told, cut short over UDP and whole over TCP") {
     NEEDS_NETNS;
-    site here;
+    resolver_site here;
     for (int i = 0; i < 40; ++i) here.add("worker-" + std::to_string(i), {.aliases = {"worker"}});
     here.serve();
     const auto& asker = here.insides.front();
@@ -256,7 +253,7 @@ TEST_CASE("Many with one name are all told, cut short over UDP and whole over TC
 
 TEST_CASE("What is no container's name is asked for outside, over UDP and TCP") {
     NEEDS_NETNS;
-    site here;
+    resolver_site here;
     const outside_server server(here.outside, "192.0.2.53"_ip, answer_all);
     const auto& web = here.add("web");
     const bool elsewhere = GENERATE(false, true);
@@ -275,7 +272,7 @@ TEST_CASE("What is no container's name is asked for outside, over UDP and TCP") 
 
 TEST_CASE("A server that is silent, away or of no help is passed over in time") {
     NEEDS_NETNS;
-    site here;
+    resolver_site here;
     const outside_server silent(here.outside, "192.0.2.54"_ip, keep_silent);
     const outside_server broken(here.outside, "192.0.2.55"_ip, [](const dns_message& asked) {
         return kumiki_test::answer_to(asked, 2, {});
@@ -302,7 +299,7 @@ TEST_CASE("A server that is silent, away or of no help is passed over in time") 
 
 TEST_CASE("An answer with another id or to another question is not believed") {
     NEEDS_NETNS;
-    site here;
+    resolver_site here;
     const outside_server liar(here.outside, "192.0.2.53"_ip, [](const dns_message& asked) {
         auto other = question("bank.example", 1, kumiki_test::get16(asked, 0));
         if (kumiki_test::said(kumiki_test::answer_to(asked, 0, {})).empty())
@@ -326,7 +323,7 @@ TEST_CASE("An answer with another id or to another question is not believed") {
 
 TEST_CASE("A container that reaches nothing gets nothing out in the names that it asks for") {
     NEEDS_NETNS;
-    site here;
+    resolver_site here;
     const outside_server server(here.outside, "192.0.2.53"_ip, answer_all);
     const auto& closed = here.add("closed", {.egress = deny_all()});
     const auto& asks = here.add("asks", {.egress = deny_all().allow(here.net.gateway(), udp(53))});
@@ -340,7 +337,7 @@ TEST_CASE("A container that reaches nothing gets nothing out in the names that i
 
 TEST_CASE("Two networks do not see each other's names, and outside is told none") {
     NEEDS_NETNS;
-    site here;
+    resolver_site here;
     const auto other = here.open("bank", "10.99.0.0/24"_cidr);
     const auto& web = here.add("web");
     const auto& vault = here.add(other, "vault");
@@ -363,7 +360,7 @@ TEST_CASE("Two networks do not see each other's names, and outside is told none"
 
 TEST_CASE("A network whose names are off refuses to serve them, and lets nobody ask") {
     NEEDS_NETNS;
-    site here;
+    resolver_site here;
     const auto quiet = here.open("quiet", "10.99.0.0/24"_cidr, {}, name_service::off);
     scheduler io;
     CHECK_THROWS_AS(serve_names(io, quiet), invalid_input);
@@ -379,7 +376,7 @@ TEST_CASE("A network whose names are off refuses to serve them, and lets nobody 
 
 TEST_CASE("Port 53 in other hands is an error with their name") {
     NEEDS_NETNS;
-    site here;
+    resolver_site here;
     const auto holder = kumiki_test::serve(here.host, SOCK_DGRAM, "0.0.0.0"_ip, 53);
     scheduler io;
     std::string text;
@@ -396,7 +393,7 @@ TEST_CASE("Port 53 in other hands is an error with their name") {
 
 TEST_CASE("Hostile messages and clients that never finish do not keep others from an answer") {
     NEEDS_NETNS;
-    site here;
+    resolver_site here;
     const outside_server silent(here.outside, "192.0.2.54"_ip, keep_silent);
     const auto& evil = here.add("evil");
     const auto& web = here.add("web", {.address = "10.88.0.7"_ip});

@@ -11,7 +11,7 @@ using namespace kumiki::literals;
 using namespace kumiki_test;
 
 TEST_CASE("Denials are counted by the names of the rules that gave them") {
-    if (!can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     lab net;
     auto web = net.web();
     auto a = rules_of_a();

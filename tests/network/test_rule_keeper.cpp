@@ -24,13 +24,10 @@ using namespace kumiki::literals;
 using namespace std::chrono_literals;
 using kumiki_test::private_netns;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 // A host of the test's own with a network and two containers: a may open nothing, b all.
-struct test_host {
+struct keeper_host {
     kumiki_test::scratch place;
     private_netns ns;
     private_netns inside_a;
@@ -88,7 +85,7 @@ TEST_CASE("A foreign flush is healed for all containers, and told with who did i
     NEEDS_NETNS;
     const auto backend = GENERATE(io_backend::io_uring, io_backend::epoll);
     CAPTURE(to_string(backend));
-    test_host host;
+    keeper_host host;
     const auto before = host.sorted();
     scheduler io({.backend = backend});
     auto watch = keep_rules(io, host.net);
@@ -125,7 +122,7 @@ TEST_CASE("A foreign flush is healed for all containers, and told with who did i
 
 TEST_CASE("Healing takes a few milliseconds") {
     NEEDS_NETNS;
-    test_host host;
+    keeper_host host;
     scheduler io;
     auto watch = keep_rules(io, host.net);
     std::vector<std::chrono::nanoseconds> times;
@@ -143,7 +140,7 @@ TEST_CASE("Healing takes a few milliseconds") {
 
 TEST_CASE("What is no drift is not told: own changes, and other people's tables") {
     NEEDS_NETNS;
-    test_host host;
+    keeper_host host;
     scheduler io;
     auto watch = keep_rules(io, host.net);
     private_netns inside_c;
@@ -161,7 +158,7 @@ TEST_CASE("What is no drift is not told: own changes, and other people's tables"
 
 TEST_CASE("A flow that began while there were no rules does not outlive the gap") {
     NEEDS_NETNS;
-    test_host host;
+    keeper_host host;
     scheduler io;
     auto watch = keep_rules(io, host.net);
     const auto server = kumiki_test::serve(host.inside_b, SOCK_DGRAM, "10.88.0.3"_ip, 7);
@@ -191,7 +188,7 @@ TEST_CASE("A flow that began while there were no rules does not outlive the gap"
 
 TEST_CASE("Connecting or replacing after a flush brings the others' rules back, too") {
     NEEDS_NETNS;
-    test_host host;
+    keeper_host host;
     const auto before = host.sorted();
     host.nft("flush ruleset");
     host.b.reset();
@@ -212,7 +209,7 @@ TEST_CASE("Connecting or replacing after a flush brings the others' rules back, 
 
 TEST_CASE("Two keepers heal one flush and leave each other in peace") {
     NEEDS_NETNS;
-    test_host host;
+    keeper_host host;
     const auto other = host.ns.run([&] { return bridge_network::open(host.options()); });
     private_netns inside_c;
     // A set without a name of its own goes and comes with each change of its rule.
@@ -238,7 +235,7 @@ TEST_CASE("Two keepers heal one flush and leave each other in peace") {
 
 TEST_CASE("A table that somebody switches off is switched on again") {
     NEEDS_NETNS;
-    test_host host;
+    keeper_host host;
     const auto before = host.sorted();
     scheduler io;
     auto watch = keep_rules(io, host.net);
@@ -255,7 +252,7 @@ TEST_CASE("A table that somebody switches off is switched on again") {
 
 TEST_CASE("Containers whose process does not watch get nothing by a flush that another heals") {
     NEEDS_NETNS;
-    test_host host;
+    keeper_host host;
     const auto other = host.ns.run([&] { return bridge_network::open(host.options()); });
     const private_netns inside_c;
     const private_netns inside_d;
@@ -294,7 +291,7 @@ TEST_CASE("Containers whose process does not watch get nothing by a flush that a
 
 TEST_CASE("A bridge or a port that somebody deletes is told") {
     NEEDS_NETNS;
-    test_host host;
+    keeper_host host;
     scheduler io;
     auto watch = keep_rules(io, host.net);
     auto routes = netlink_socket::open_in(host.ns.fd(), NETLINK_ROUTE);

@@ -14,9 +14,6 @@ using namespace kumiki;
 using namespace kumiki::literals;
 using kumiki_test::private_netns;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 /// RFC 9260, appendix A: CRC32c, over the packet with a checksum of zero.
@@ -80,14 +77,14 @@ unique_fd raw_sctp(const private_netns& ns, ip_address own) {
     });
 }
 
-struct site {
+struct sctp_site {
     kumiki_test::scratch place{};
     private_netns host{};
     private_netns outside{};
     private_netns inside{};
     std::optional<bridge_network> net{};
 
-    site() {
+    sctp_site() {
         bring_loopback_up(host.fd());
         netlink_batch batch;
         create_veth(batch, {.name = "up0", .peer_name = "out0", .peer_netns = outside.fd()});
@@ -137,7 +134,7 @@ struct site {
 
 TEST_CASE("A packet to a published port of SCTP comes into the container, and to no other") {
     NEEDS_NETNS;
-    site here;
+    sctp_site here;
     const auto box = here.connect({.publish = {sctp(7000, 70)}});
     const auto seen = here.arrival(40000, 7000, 3000);
     REQUIRE(seen);
@@ -149,7 +146,7 @@ TEST_CASE("A packet to a published port of SCTP comes into the container, and to
 
 TEST_CASE("A policy decides on SCTP as on the rest, by its own ports") {
     NEEDS_NETNS;
-    site here;
+    sctp_site here;
     const auto box = here.connect({.publish = {sctp(7000, 70), sctp(7001, 71)},
                                    .ingress = allow_all().deny("192.0.2.2"_ip, sctp(71))});
     CHECK(here.arrival(40000, 7000, 3000));
@@ -160,7 +157,7 @@ TEST_CASE("An association is set up with a published port of SCTP") {
     NEEDS_NETNS;
     if (!unique_fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_SCTP)))
         KUMIKI_SKIP("this kernel has no SCTP sockets: " + errno_name(errno));
-    site here;
+    sctp_site here;
     const auto box = here.connect({.publish = {sctp(7000, 70)}});
     const auto make = [](const private_netns& ns) {
         return ns.run([] {

@@ -17,10 +17,6 @@ using kumiki_test::private_netns;
 using kumiki_test::says;
 using kumiki_test::witness;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");     \
-    if (!kumiki_test::has_witness("tc")) KUMIKI_SKIP("there is no tc program")
-
 namespace {
 
 struct test_host {
@@ -107,7 +103,7 @@ std::chrono::milliseconds transfer(const test_host& host, std::size_t size, bool
 }  // namespace
 
 TEST_CASE("A rate limit holds each way, as tc shows and as the time says") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("tc");
     test_host host;
     const shaping shape{.to_container = {.rate = megabits(16)},
                         .from_container = {.rate = megabits(32)}};
@@ -135,7 +131,7 @@ TEST_CASE("A rate limit holds each way, as tc shows and as the time says") {
 }
 
 TEST_CASE("The helper goes with the endpoint, in both ways of disconnecting, and after a failure") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("tc");
     test_host host;
     const shaping shape{.from_container = {.rate = megabits(8)}};
     if (const auto why = host.missing(shape); !why.empty()) KUMIKI_SKIP(why);
@@ -152,7 +148,7 @@ TEST_CASE("The helper goes with the endpoint, in both ways of disconnecting, and
 }
 
 TEST_CASE("A shape that the kernel cannot make leaves neither link nor lease, and is named") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("tc");
     test_host host;
     const shaping late{.from_container = {.rate = megabits(8), .delay = 20ms}};
     if (const auto why = host.missing(late); why.empty())
@@ -166,7 +162,7 @@ TEST_CASE("A shape that the kernel cannot make leaves neither link nor lease, an
 }
 
 TEST_CASE("Packets are late and lost as they should be, each way [vm]", "[vm]") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("tc");
     std::optional<test_host> made;
     try {
         made.emplace();
@@ -202,7 +198,7 @@ TEST_CASE("Packets are late and lost as they should be, each way [vm]", "[vm]") 
 }
 
 TEST_CASE("A shape that cannot be is refused when a place is asked for") {
-    NEEDS_NETNS;
+    NEEDS_NETNS_AND("tc");
     test_host host;
     const auto refused = [&](traffic_shape shape) {
         CHECK_THROWS_AS(host.net->attach({.shape = {.to_container = shape}}), invalid_input);

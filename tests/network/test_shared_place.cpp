@@ -14,15 +14,15 @@ using namespace kumiki;
 
 namespace {
 
-struct scratch {
+struct directories {
     std::string path;
 
-    scratch() {
+    directories() {
         char name[] = "/tmp/kumiki-test-XXXXXX";
         REQUIRE(::mkdtemp(name) != nullptr);
         path = name;
     }
-    ~scratch() {
+    ~directories() {
         ::rmdir((path + "/a").c_str());
         ::rmdir(path.c_str());
     }
@@ -33,7 +33,7 @@ bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0;
 }  // namespace
 
 TEST_CASE("The first user and the last one know that they are alone, and nothing is left") {
-    const scratch place;
+    const directories place;
     const std::string path = place.path + "/a/b";
     std::vector<bool> alone;
     const auto note = [&](int, bool is_alone) { alone.push_back(is_alone); };
@@ -50,7 +50,7 @@ TEST_CASE("The first user and the last one know that they are alone, and nothing
 }
 
 TEST_CASE("Who fails while coming was never there") {
-    const scratch place;
+    const directories place;
     const std::string path = place.path + "/a";
     const auto refuse = [](int, bool) { throw error(EPERM, {.operation = "prepare"}); };
     CHECK_THROWS_AS(shared_place(path, refuse), error);
@@ -72,7 +72,7 @@ TEST_CASE("A directory that cannot be made is named") {
 }
 
 TEST_CASE("A killed user is gone at once, and the next one is alone with its files") {
-    const scratch place;
+    const directories place;
     const std::string path = place.path + "/a";
     int ready[2];
     REQUIRE(::pipe2(ready, O_CLOEXEC) == 0);
@@ -109,7 +109,7 @@ TEST_CASE("A killed user is gone at once, and the next one is alone with its fil
 }
 
 TEST_CASE("However users come and go, what the first makes is there until the last goes") {
-    const scratch place;
+    const directories place;
     const std::string path = place.path + "/a";
     std::atomic<int> made{0};
     std::atomic<int> wrong{0};

@@ -45,7 +45,7 @@ TEST_CASE("Pools that are used up, also at the end of all addresses, are named")
 }
 
 TEST_CASE("The host's own addresses and the routes of other tables are kept clear of") {
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     const private_netns ns;
     auto socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
     netlink_batch batch;

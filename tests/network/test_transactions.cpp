@@ -71,7 +71,7 @@ std::vector<traced_call> calls_between_marks(const std::string& file) {
 }  // namespace
 
 TEST_CASE("206 ports are published by one transaction, as one port is") {
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     const kumiki_test::scratch place;
     if (run_program({"strace", "-o", "/dev/null", "true"}, place.path() + "/probe") != 0)
         KUMIKI_SKIP("strace is not installed, or may not trace here");
@@ -103,7 +103,7 @@ TEST_CASE("206 ports are published by one transaction, as one port is") {
 
 // The kernel counts the transactions itself.
 TEST_CASE("Each step of a container's life makes one generation of the ruleset") {
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     const kumiki_test::scratch place;
     const private_netns host;
     const private_netns inside;

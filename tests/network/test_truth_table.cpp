@@ -23,9 +23,6 @@ using namespace kumiki;
 using namespace kumiki::literals;
 using namespace kumiki_test;
 
-#define NEEDS_NETNS                                                                                \
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")
-
 namespace {
 
 const std::vector<std::string> ways_to_publish{

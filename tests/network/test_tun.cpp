@@ -28,7 +28,7 @@ std::optional<tun_device> try_open(const private_netns& ns, const std::string& n
 }
 
 // Reads until a packet fits; nothing when none comes within two seconds.
-std::vector<std::uint8_t> packet(int fd, auto&& fits) {
+std::vector<std::uint8_t> next_packet(int fd, auto&& fits) {
     while (kumiki_test::wait_for(fd, POLLIN, 2000)) {
         std::vector<std::uint8_t> bytes(2000);
         const auto size = ::read(fd, bytes.data(), bytes.size());
@@ -51,7 +51,7 @@ void give(const private_netns& ns, const std::string& name, cidr own) {
 }  // namespace
 
 TEST_CASE("A program outside receives a container's packets, and answers them") {
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     const private_netns inside;
     auto device = try_open(inside, "tun0");
     if (!device) KUMIKI_SKIP("there is no /dev/net/tun");
@@ -63,7 +63,8 @@ TEST_CASE("A program outside receives a container's packets, and answers them") 
     const auto [to, size] = kumiki_test::endpoint_address("192.0.2.9"_ip, 9).to_kernel();
     REQUIRE(::sendto(server.get(), "ping", 4, 0, reinterpret_cast<const sockaddr*>(&to), size) ==
             4);
-    auto sent = packet(device->fd(), [](const auto& p) { return p.size() == 32 && p[9] == 17; });
+    auto sent =
+        next_packet(device->fd(), [](const auto& p) { return p.size() == 32 && p[9] == 17; });
     REQUIRE(sent.size() == 32);
     CHECK(std::equal(sent.begin() + 28, sent.end(), "ping"));
     // The same back: addresses and ports exchanged, so both checksums stay right.
@@ -80,7 +81,7 @@ TEST_CASE("A program outside receives a container's packets, and answers them") 
 }
 
 TEST_CASE("A tap device gives whole frames, and its name is taken once") {
-    if (!kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here");
+    NEEDS_NETNS;
     const private_netns inside;
     const auto device = try_open(inside, "tap0", tun_kind::frames);
     if (!device) KUMIKI_SKIP("there is no /dev/net/tun");
@@ -88,7 +89,7 @@ TEST_CASE("A tap device gives whole frames, and its name is taken once") {
     const auto server = kumiki_test::serve(inside, SOCK_DGRAM, "192.0.2.1"_ip, 7);
     const auto [to, size] = kumiki_test::endpoint_address("192.0.2.9"_ip, 9).to_kernel();
     (void)::sendto(server.get(), "ping", 4, 0, reinterpret_cast<const sockaddr*>(&to), size);
-    const auto asked = packet(device->fd(), [](const auto& frame) {
+    const auto asked = next_packet(device->fd(), [](const auto& frame) {
         return frame.size() >= 42 && frame[12] == 0x08 && frame[13] == 0x06;  // ARP
     });
     REQUIRE(asked.size() >= 42);

@@ -11,9 +11,11 @@
 #include <kumiki/sys/own_thread.hpp>
 #include <kumiki/sys/raw.hpp>
 
+#include "ns/support.hpp"
 #include "support/catch.hpp"
 
 using namespace kumiki;
+using kumiki_test::link_of;
 
 namespace {
 
@@ -49,12 +51,6 @@ class child {
     pid_t pid_ = -1;
     unique_fd pidfd_;
 };
-
-std::string link_of(pid_t pid, std::string_view name) {
-    char text[64] = {};
-    const std::string path = "/proc/" + std::to_string(pid) + "/ns/" + std::string(name);
-    return ::readlink(path.c_str(), text, sizeof text - 1) > 0 ? text : "";
-}
 
 }  // namespace
 

@@ -30,7 +30,7 @@ constexpr std::string_view passwd =
     "relative:x:9:9::home:/bin/sh\n"
     "last:x:10:11::/home/last:/bin/sh";
 
-constexpr std::string_view group =
+constexpr std::string_view group_file =
     "root:x:0:\n"
     "adm:x:4:alice,bob\n"
     "sudo:x:27:alicex,xalice, alice\n"
@@ -42,7 +42,7 @@ constexpr std::string_view group =
     "users:x:100:";
 
 resolved_user resolve(std::string_view text, std::string_view p = passwd,
-                      std::string_view g = group) {
+                      std::string_view g = group_file) {
     return resolve_user(parse_user(text), p, g);
 }
 
@@ -165,7 +165,7 @@ TEST_CASE("random files and requests give ids that stand in them, or a typed err
     int resolved = 0;
     for (int i = 0; i < 20'000; ++i) {
         const std::string users = random() % 2 == 0 ? text(200) : damaged(passwd);
-        const std::string groups = random() % 2 == 0 ? text(200) : damaged(group);
+        const std::string groups = random() % 2 == 0 ? text(200) : damaged(group_file);
         const std::string who = random() % 2 == 0 ? text(6) : "alice";
         try {
             const auto user = resolve(who, users, groups);

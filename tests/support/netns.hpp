@@ -164,3 +164,7 @@ inline std::optional<endpoint_address> reaches(const private_netns& ns, int type
 }
 
 }  // namespace kumiki_test
+
+/// Skips the test that runs where network namespaces cannot be made.
+#define NEEDS_NETNS                                                                                \
+    if (!::kumiki_test::can_make_netns()) KUMIKI_SKIP("network namespaces cannot be made here")

@@ -36,3 +36,8 @@ inline bool says(const std::string& text, const std::string& part) {
 }
 
 }  // namespace kumiki_test
+
+/// Skips the test that runs where network namespaces cannot be made, or `program` is missing.
+#define NEEDS_NETNS_AND(program)                                                                   \
+    NEEDS_NETNS;                                                                                   \
+    if (!::kumiki_test::has_witness(program)) KUMIKI_SKIP("there is no " program " program")

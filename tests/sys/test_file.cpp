@@ -13,26 +13,13 @@
 
 #include "support/busybox.hpp"
 #include "support/catch.hpp"
+#include "support/failure.hpp"
 
 using namespace kumiki;
 namespace fs = std::filesystem;
+using kumiki_test::errno_of;
 using kumiki_test::temporary_directory;
 using kumiki_test::write_text;
-
-namespace {
-
-/// errno of what `call` throws; 0 when it throws nothing.
-template <class Call>
-int failure_of(Call&& call) {
-    try {
-        call();
-    } catch (const error& failure) {
-        return failure.errno_value();
-    }
-    return 0;
-}
-
-}  // namespace
 
 TEST_CASE("open_at opens with close-on-exec and names the path when it fails") {
     const temporary_directory place;
@@ -60,9 +47,8 @@ TEST_CASE("what is not there is an answer to try_open_at and try_read_file_at, a
     CHECK(sys::try_read_file_at(AT_FDCWD, place.path() + "/a") == "text");
     CHECK_FALSE(sys::try_read_file_at(AT_FDCWD, place.path() + "/b"));
     fs::create_symlink("loop", place.path() + "/loop");
-    CHECK(failure_of([&] { sys::try_open_at(AT_FDCWD, place.path() + "/loop", O_RDONLY); }) ==
-          ELOOP);
-    CHECK(failure_of([&] { sys::try_read_file_at(AT_FDCWD, place.path() + "/loop"); }) == ELOOP);
+    CHECK(errno_of([&] { sys::try_open_at(AT_FDCWD, place.path() + "/loop", O_RDONLY); }) == ELOOP);
+    CHECK(errno_of([&] { sys::try_read_file_at(AT_FDCWD, place.path() + "/loop"); }) == ELOOP);
 }
 
 TEST_CASE("a file is read whole, empty and large, and from the offset on") {
@@ -79,7 +65,7 @@ TEST_CASE("a file is read whole, empty and large, and from the offset on") {
 }
 
 TEST_CASE("reading what is no file fails and names it") {
-    CHECK(failure_of([] { sys::read_file_at(AT_FDCWD, "/proc"); }) == EISDIR);
+    CHECK(errno_of([] { sys::read_file_at(AT_FDCWD, "/proc"); }) == EISDIR);
     try {
         sys::read_all(-1, "the thing");
         FAIL("nothing was thrown");
@@ -95,7 +81,7 @@ TEST_CASE("a value is written in one piece, and a refused one is in the error") 
     write_text(place.path() + "/a", "");
     sys::write_file_at(AT_FDCWD, place.path() + "/a", "value");
     CHECK(sys::read_file_at(AT_FDCWD, place.path() + "/a") == "value");
-    CHECK(failure_of([&] { sys::write_file_at(AT_FDCWD, place.path() + "/b", "x"); }) == ENOENT);
+    CHECK(errno_of([&] { sys::write_file_at(AT_FDCWD, place.path() + "/b", "x"); }) == ENOENT);
     CHECK_FALSE(fs::exists(place.path() + "/b"));  // never makes a file
     try {
         sys::write_file_at(AT_FDCWD, "/proc/self/oom_score_adj", "much", "the score");
@@ -108,7 +94,7 @@ TEST_CASE("a value is written in one piece, and a refused one is in the error") 
 }
 
 TEST_CASE("a device that is full, and a write that is taken in part, are errors") {
-    CHECK(failure_of([] { sys::write_file_at(AT_FDCWD, "/dev/full", "x"); }) == ENOSPC);
+    CHECK(errno_of([] { sys::write_file_at(AT_FDCWD, "/dev/full", "x"); }) == ENOSPC);
     // Beyond the limit on the size of a file a write is cut short.
     const temporary_directory place;
     write_text(place.path() + "/a", "");
@@ -118,7 +104,7 @@ TEST_CASE("a device that is full, and a write that is taken in part, are errors"
         ::signal(SIGXFSZ, SIG_IGN);
         const rlimit four{4, 4};
         ::setrlimit(RLIMIT_FSIZE, &four);
-        ::_exit(failure_of([&] { sys::write_file_at(AT_FDCWD, place.path() + "/a", "longer"); }));
+        ::_exit(errno_of([&] { sys::write_file_at(AT_FDCWD, place.path() + "/a", "longer"); }));
     }
     int status = 0;
     REQUIRE(::waitpid(child, &status, 0) == child);
@@ -140,10 +126,10 @@ TEST_CASE("open_in_root takes symbolic links to lead to places inside") {
     CHECK(read("absolute") == "inside");
     CHECK(read("/etc/name") == "inside");
     CHECK(read("../../etc/name") == "inside");
-    CHECK(failure_of([&] { read("climbing"); }) == ENOENT);
-    CHECK(failure_of([&] { read("dangling"); }) == ENOENT);
+    CHECK(errno_of([&] { read("climbing"); }) == ENOENT);
+    CHECK(errno_of([&] { read("dangling"); }) == ENOENT);
     const unique_fd slash = sys::open_at(AT_FDCWD, "/", O_PATH | O_DIRECTORY);
-    CHECK(failure_of([&] { sys::open_in_root(slash.get(), "proc/self/exe", O_PATH); }) ==
+    CHECK(errno_of([&] { sys::open_in_root(slash.get(), "proc/self/exe", O_PATH); }) ==
           ELOOP);  // a magic link
 }
 
@@ -162,16 +148,16 @@ TEST_CASE("open_beneath follows no symbolic link, climbs nowhere and crosses no 
          {refusal{"link/file", ELOOP}, refusal{"link", ELOOP}, refusal{"../a/b/file", EXDEV},
           refusal{"/etc/passwd", EXDEV}, refusal{"b/none", ENOENT}, refusal{"", ENOENT}}) {
         CAPTURE(path);
-        CHECK(failure_of([&, p = path] { sys::open_beneath(root.get(), p, O_RDONLY); }) == code);
+        CHECK(errno_of([&, p = path] { sys::open_beneath(root.get(), p, O_RDONLY); }) == code);
     }
     const unique_fd slash = sys::open_at(AT_FDCWD, "/", O_PATH | O_DIRECTORY);
-    CHECK(failure_of([&] { sys::open_beneath(slash.get(), "proc/version", O_RDONLY); }) == EXDEV);
+    CHECK(errno_of([&] { sys::open_beneath(slash.get(), "proc/version", O_RDONLY); }) == EXDEV);
 }
 
 TEST_CASE("a descriptor tells its filesystem and its status, a closed one fails") {
     const unique_fd proc = sys::open_at(AT_FDCWD, "/proc", O_PATH);
     CHECK(sys::filesystem_magic(proc.get()) == PROC_SUPER_MAGIC);
     CHECK(S_ISDIR(sys::status_of(proc.get()).st_mode));
-    CHECK(failure_of([] { sys::filesystem_magic(-1); }) == EBADF);
-    CHECK(failure_of([] { sys::status_of(-1); }) == EBADF);
+    CHECK(errno_of([] { sys::filesystem_magic(-1); }) == EBADF);
+    CHECK(errno_of([] { sys::status_of(-1); }) == EBADF);
 }

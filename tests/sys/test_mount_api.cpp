@@ -12,24 +12,15 @@
 
 #include "support/busybox.hpp"
 #include "support/catch.hpp"
+#include "support/failure.hpp"
 
 using namespace kumiki;
 namespace fs = std::filesystem;
+using kumiki_test::failure_of;
 using kumiki_test::temporary_directory;
 using kumiki_test::write_text;
 
 namespace {
-
-/// The error of `call`.
-template <class Call>
-error failure_of(Call&& call) {
-    try {
-        call();
-    } catch (const error& failure) {
-        return failure;
-    }
-    return {0, {}};
-}
 
 /// Runs `function` in a mount namespace of its own, which goes with the thread.
 template <class Function>
