@@ -189,6 +189,11 @@ TEST_CASE("a client that asks twice and goes without its answers does not end th
 TEST_CASE(
     "a server that has no descriptors left says so, and answers when others have closed theirs") {
     REQUIRE_SERVER();
+#if defined(__has_feature)
+#if __has_feature(undefined_behavior_sanitizer)
+    KUMIKI_SKIP("UBSan looks at types by pipes of its own, and takes one that fails for a fault");
+#endif
+#endif
     const busybox_root root;
     running of(root);
     of.limit_descriptors(32);
