@@ -51,6 +51,21 @@ TEST_CASE("of rates more is better, so they are compared as their inverses") {
     CHECK(only(compare(before, with_rates(1200, 3), 0.05)).is == verdict::faster);
 }
 
+TEST_CASE("the suites that have kumiki alone are compared, too") {
+    const auto of = [](const char* text) { return series_in(nlohmann::json::parse(text)); };
+    const auto pool = of(R"({"pool": {"kumiki, warm": {"first": {"samples_us": [1, 2, 3]}}},
+                             "rates": {"cold": [700, 710]}})");
+    CHECK(only(compare(pool, pool, 0.05)).name == "pool / kumiki, warm / first");
+    const auto size = of(R"({"kumiki": {"umbrella": {"samples_us": [8, 8, 9]}}, "binaries": {}})");
+    CHECK(only(compare(size, size, 0.05)).name == "kumiki / umbrella");
+    const auto server = of(R"({"server": {"4": {"httpd": {"latency": {"samples": [5]}},
+        "kumiki": {"latency": {"samples": [6]}, "per_second": {"rates": [300]}}}}})");
+    const auto both = compare(server, server, 0.05);
+    REQUIRE(both.size() == 2);
+    CHECK(both[0].name == "server / 4 / kumiki / latency");
+    CHECK(both[1].name == "server / 4 / kumiki / per_second, inverse");
+}
+
 TEST_CASE("every suite's file has something to compare") {
     const char* const files[] = {
         R"({"starts": {"kumiki+net": {"first": {"samples_us": [1, 2]}}}})",

@@ -1,37 +1,16 @@
 #include <kumiki/netlink/address.hpp>
 
+#include "netlink/veth_pair.hpp"
 #include "support/catch.hpp"
 #include "support/netns.hpp"
 
 using namespace kumiki;
 using namespace kumiki::literals;
-using kumiki_test::private_netns;
-
-namespace {
-
-// A namespace with a veth pair whose ends are up and have no address of their own accord.
-struct pair_up {
-    private_netns ns;
-    netlink_socket socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
-    int link = 0;
-
-    pair_up() {
-        netlink_batch batch;
-        create_veth(batch, {.name = "v0", .peer_name = "v1"});
-        for (const char* name : {"v0", "v1"}) {
-            set_link(batch, name, {.no_link_local = true});
-            set_link(batch, name, {.up = true});
-        }
-        socket.transact(batch);
-        link = find_link(socket, "v0")->index;
-    }
-};
-
-}  // namespace
+using kumiki_test::veth_pair;
 
 TEST_CASE("An address is listed as it was added, at once usable") {
     NEEDS_NETNS;
-    pair_up test;
+    veth_pair test;
     const auto address = GENERATE("10.88.0.2/24"_cidr, "10.88.0.2/32"_cidr, "fd00:88::2/64"_cidr);
     CAPTURE(to_string(address));
     netlink_batch batch;
@@ -54,7 +33,7 @@ TEST_CASE("An address is listed as it was added, at once usable") {
 
 TEST_CASE("The list is of the one interface that was asked for") {
     NEEDS_NETNS;
-    pair_up test;
+    veth_pair test;
     const int other = find_link(test.socket, "v1")->index;
     netlink_batch batch;
     add_address(batch, test.link, "10.1.0.1/24"_cidr);
@@ -68,7 +47,7 @@ TEST_CASE("The list is of the one interface that was asked for") {
 
 TEST_CASE("An address refused is named with its interface") {
     NEEDS_NETNS;
-    pair_up test;
+    veth_pair test;
     netlink_batch batch;
     add_address(batch, test.link, "10.1.0.1/24"_cidr);
     add_address(batch, test.link, "10.1.0.1/24"_cidr);
@@ -85,6 +64,6 @@ TEST_CASE("An address refused is named with its interface") {
 
 TEST_CASE("Asking for the addresses of an interface that is not there is an error") {
     NEEDS_NETNS;
-    pair_up test;
+    veth_pair test;
     CHECK_THROWS_AS(list_addresses(test.socket, 4711), error);
 }

@@ -2,33 +2,19 @@
 
 #include <kumiki/netlink/neighbour.hpp>
 
+#include "netlink/veth_pair.hpp"
 #include "support/catch.hpp"
 #include "support/netns.hpp"
 #include "support/witness.hpp"
 
 using namespace kumiki;
 using namespace kumiki::literals;
-using kumiki_test::private_netns;
 using kumiki_test::says;
 using kumiki_test::witness;
 
 namespace {
 
-struct one_link {
-    private_netns ns;
-    netlink_socket socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
-    int link = 0;
-
-    one_link() {
-        netlink_batch batch;
-        create_veth(batch, {.name = "v0", .peer_name = "v1"});
-        for (const char* name : {"v0", "v1"}) {
-            set_link(batch, name, {.no_link_local = true});
-            set_link(batch, name, {.up = true});
-        }
-        socket.transact(batch);
-        link = find_link(socket, "v0")->index;
-    }
+struct one_link : kumiki_test::veth_pair {
     void transact(auto&& fill) {
         netlink_batch batch;
         fill(batch);

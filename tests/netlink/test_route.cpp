@@ -2,6 +2,7 @@
 
 #include <kumiki/netlink/route.hpp>
 
+#include "netlink/veth_pair.hpp"
 #include "support/catch.hpp"
 #include "support/netns.hpp"
 
@@ -11,21 +12,7 @@ using kumiki_test::private_netns;
 
 namespace {
 
-struct routed_pair {
-    private_netns ns;
-    netlink_socket socket = netlink_socket::open_in(ns.fd(), NETLINK_ROUTE);
-    int link = 0;
-
-    routed_pair() {
-        netlink_batch batch;
-        create_veth(batch, {.name = "v0", .peer_name = "v1"});
-        for (const char* name : {"v0", "v1"}) {
-            set_link(batch, name, {.no_link_local = true});
-            set_link(batch, name, {.up = true});
-        }
-        socket.transact(batch);
-        link = find_link(socket, "v0")->index;
-    }
+struct routed_pair : kumiki_test::veth_pair {
     // Without what the kernel makes by itself for IPv6 (multicast is no unicast route).
     std::vector<std::string> routes() {
         std::vector<std::string> texts;
