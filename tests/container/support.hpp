@@ -80,6 +80,12 @@ inline bool contains(const std::string& text, const std::string& part) {
     return text.find(part) != std::string::npos;
 }
 
+/// A script for mountinfo's line of what is mounted at `target`: options, "-", type, source, superblock
+/// options. As `process` sees it.
+inline std::string line_of(const std::string& target, const std::string& process = "self") {
+    return "grep -E '^([^ ]+ ){4}" + target + " ' /proc/" + process + "/mountinfo | cut -d' ' -f6-";
+}
+
 inline std::string text_of(const std::filesystem::path& path) {
     std::ifstream file(path);
     return {std::istreambuf_iterator<char>(file), {}};

@@ -26,6 +26,7 @@ using kumiki_test::busybox;
 using kumiki_test::busybox_root;
 using kumiki_test::contains;
 using kumiki_test::holdings;
+using kumiki_test::line_of;
 using kumiki_test::pipe_pair;
 using kumiki_test::temporary_directory;
 using kumiki_test::write_text;
@@ -116,10 +117,6 @@ std::vector<std::string> in(container_spec spec, std::vector<act> acts) {
 
 using results = std::vector<std::string>;
 
-std::string line_in_init(const std::string& target) {
-    return "grep -E '^([^ ]+ ){4}" + target + " ' /proc/1/mountinfo | cut -d' ' -f6-";
-}
-
 }  // namespace
 
 TEST_CASE("a mount comes into a running container and goes again, and the host sees neither") {
@@ -139,8 +136,8 @@ TEST_CASE("a mount comes into a running container and goes again, and the host s
                 .source = place.path(), .target = "/mnt/data", .access = access_mode::read_only}),
             asked("cat /mnt/data/file; touch /mnt/data/x 2>/dev/null || echo refused; "
                   "stat -c '%u:%g %a' /mnt; " +
-                  line_in_init("/mnt/data")),
-            unmounted("/mnt/data"), asked("ls -A /mnt/data; " + line_in_init("/mnt/data"))});
+                  line_of("/mnt/data", "1")),
+            unmounted("/mnt/data"), asked("ls -A /mnt/data; " + line_of("/mnt/data", "1"))});
     CHECK(contains(seen[0], "No such file"));
     CHECK(seen[1] == "done");
     CHECK(seen[2].starts_with("text\nrefused\n0:0 755\nro,nosuid,nodev"));
@@ -250,7 +247,7 @@ task<std::string> mount_while_frozen(scheduler& io, container_spec spec) {
     act mount = mounted(tmpfs_mount{.target = "/t"});
     auto result = co_await carry_out(io, box, std::move(mount));
     box.thaw();
-    auto seen = co_await ask(io, box, line_in_init("/t"));
+    auto seen = co_await ask(io, box, line_of("/t", "1"));
     co_return result + " " + seen;
 }
 

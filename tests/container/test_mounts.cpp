@@ -24,6 +24,7 @@ using kumiki_test::busybox;
 using kumiki_test::busybox_root;
 using kumiki_test::contains;
 using kumiki_test::holdings;
+using kumiki_test::line_of;
 using kumiki_test::run_shell;
 using kumiki_test::shell;
 using kumiki_test::temporary_directory;
@@ -40,11 +41,6 @@ std::string inside(std::string script, std::vector<mount_description> mounts) {
 
 using kumiki_test::refusal;
 error refusal(mount_description wanted) { return refusal(shell("true", {std::move(wanted)})); }
-
-/// mountinfo's line of what is mounted at `target`: options, "-", type, source, superblock options.
-std::string line_of(const std::string& target) {
-    return "grep -E '^([^ ]+ ){4}" + target + " ' /proc/self/mountinfo | cut -d' ' -f6-";
-}
 
 /// A tmpfs in a mount namespace of this thread's own.
 template <class Function>
